@@ -1,0 +1,1 @@
+"""Tests against real processes: the proxy runs as a user would start it."""
