@@ -1,0 +1,1 @@
+"""Which route a request takes. Pure: no sockets, no clock, no chance."""
