@@ -12,6 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 RUN = [
     "gevent>=24.11",
+    "gevent<26; python_version < '3.11'",  # 26 has no aarch64 wheel for Python 3.10
     "orjson>=3.10",
     "pydantic>=2.9",
     "python-json-logger>=3.2",
