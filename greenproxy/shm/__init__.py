@@ -1,0 +1,1 @@
+"""Memory shared by all processes; LAYOUT.md has the map."""
