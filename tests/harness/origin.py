@@ -47,6 +47,8 @@ class Origin:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self.connections: list[Connection] = []
+        self.requests: list[Request] = []  # all whole requests in the order they came; guarded by _lock
+        self.accepted = 0
         self._listener = self._listen(0)
         self._port = 0 if path else int(self._listener.getsockname()[1])
 
@@ -54,11 +56,6 @@ class Origin:
     def address(self) -> str:
         """The address as the configuration writes it."""
         return f"unix:{self._path}" if self._path else f"127.0.0.1:{self._port}"
-
-    @property
-    def requests(self) -> list[Request]:
-        """All whole requests, connection by connection."""
-        return [request for connection in list(self.connections) for request in list(connection.requests)]
 
     @property
     def received(self) -> bytes:
@@ -75,10 +72,19 @@ class Origin:
         return self.requests
 
     def clear(self) -> None:
-        """Forget what was recorded; open connections live on and go on recording."""
+        """Forget what was recorded and the connections that ended; open ones live on and go on recording."""
+        with self._lock:
+            self.requests.clear()
+            self.connections[:] = [connection for connection in self.connections if not connection.closed]
         for connection in list(self.connections):
             connection.received.clear()
             connection.requests.clear()
+
+    def record(self, connection: Connection, request: Request) -> None:
+        """Note a whole request, under its connection and in the order of all."""
+        connection.requests.append(request)
+        with self._lock:
+            self.requests.append(request)
 
     def start(self) -> None:
         thread = threading.Thread(target=self._accept, daemon=True, name=f"origin {self.address}")
@@ -138,7 +144,8 @@ class Origin:
             if not self._path:
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
-                connection = Connection(len(self.connections), accepted)
+                connection = Connection(self.accepted, accepted)
+                self.accepted += 1
                 self.connections.append(connection)
                 late = self._stopping.is_set()
             thread = threading.Thread(target=self._run, args=(connection,), daemon=True)
@@ -183,7 +190,7 @@ class RecordingOrigin(Origin):
                 continue
             request, end = taken
             connection.pending = connection.pending[end:]
-            connection.requests.append(request)
+            self.record(connection, request)
             connection.socket.sendall(self.reply(connection, request))
             continued = False
             if request.version == b"1.0" or b"close" in (request.get("connection") or b"").lower():
@@ -268,8 +275,8 @@ class ScriptedOrigin(Origin):
         while True:
             taken = take_request(connection.pending)
             if taken is not None:
-                connection.requests.append(taken[0])
                 connection.pending = connection.pending[taken[1] :]
+                self.record(connection, taken[0])
                 return True
             if not self.read(connection):
                 return False
