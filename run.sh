@@ -218,7 +218,8 @@ load)
 bench)
     shift
     need requirements.lock requirements-dev.lock
-    exec python "$here/tests/bench" "$@"
+    cd "$here"
+    exec python -m tests.bench "$@"
     ;;
 setup)
     need requirements.lock requirements-dev.lock
