@@ -1,0 +1,3 @@
+"""greenproxy: a secure, scalable reverse proxy and load balancer for WSGI shops."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,238 @@
+"""Logs of events: lifecycle, errors, and what children print; one JSON object a line.
+
+Every record has time (ISO 8601, UTC, milliseconds), level, role, pid, event (snake_case), message, and the
+fields given by `extra=`. Requests are not logged here but by telemetry/accesslog.py, which is 20 x cheaper.
+
+Owns:       the handler of the logger "greenproxy", its sink, the form of a record.
+Leaves to:  the callers the events and their fields.
+Invariant:  a record is one line, whatever is in it; writing never blocks and never raises: what the sink
+            does not take at once is dropped, and the next record that gets through says how many were lost.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import socket
+import stat
+import sys
+import time
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+from greenproxy.config.schema import Log
+
+ROOT = "greenproxy"
+_STANDARD = {"stdout": 1, "stderr": 2}
+# POSIX PIPE_BUF on Linux: up to here a write to a pipe is whole or refused, never mixed with another's.
+MAX_LINE_BYTES = 4096
+_CUT = " [...]"
+
+
+class Formatter(JsonFormatter):
+    """A record as one JSON object.
+
+    The standard library's encoder, not orjson: it escapes all that is not ASCII, so a lone surrogate of an
+    undecodable path does not raise, and U+2028 or U+0085 does not look like a new line to any reader.
+    """
+
+    def __init__(self, role: str) -> None:
+        super().__init__(json_ensure_ascii=True, json_default=str)
+        self.role = role
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Put the fields in the order a person reads them."""
+        log_data["time"] = iso_time(record.created)
+        log_data["level"] = record.levelname.lower()
+        log_data["role"] = self.role
+        log_data["pid"] = os.getpid()
+        log_data["event"] = "message"
+        super().add_fields(log_data, record, message_dict)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, cut to MAX_LINE_BYTES at its longest texts."""
+        line = super().format(record)
+        while len(line) > MAX_LINE_BYTES - 1:
+            shorter = _shorter(record)
+            if shorter is None:
+                return line
+            line = super().format(shorter)
+        return line
+
+
+def _shorter(record: logging.LogRecord) -> logging.LogRecord | None:
+    """Halve the longest text of a record; of a traceback the end is kept, which says what happened."""
+    if record.args or record.exc_info:
+        text = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
+        fields = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
+        if text:
+            fields["traceback"] = text
+        return logging.makeLogRecord(fields)
+    texts = {name: value for name, value in record.__dict__.items() if isinstance(value, str)}
+    name = max(texts, key=lambda name: len(texts[name]))
+    text = texts[name]
+    if len(text) <= 2 * len(_CUT):
+        return None
+    half = len(text) // 2 - len(_CUT)
+    fields = {**record.__dict__, name: _CUT + text[-half:] if name == "traceback" else text[:half] + _CUT}
+    return logging.makeLogRecord(fields)
+
+
+class LineHandler(logging.Handler):
+    """Writes each record with one write that cannot block."""
+
+    def __init__(self, sink: str, role: str) -> None:
+        super().__init__()
+        self.sink = sink
+        self.drops = 0
+        self._torn = False
+        self._open = open_sink(sink)
+        self.setFormatter(Formatter(role))
+
+    def become(self, role: str) -> None:
+        """Say in each record from now on that a process of `role` wrote it."""
+        self.setFormatter(Formatter(role))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, or count it as lost."""
+        try:
+            if self.drops:
+                record.log_drops = self.drops
+            data = self.format(record).encode() + b"\n"
+            if self._torn:
+                data = b"\n" + data
+            written = self._open.write(data)
+        except Exception:  # logging must never end the process that logs; the count tells
+            self.drops += 1
+            return
+        self._torn = written < len(data)
+        self.drops = 1 if self._torn else 0
+
+    def reopen(self) -> None:
+        """Open a log file by its name again; keep the old one when that fails."""
+        opened = open_sink(self.sink)
+        self._open.close()
+        self._open = opened
+
+    def close(self) -> None:
+        """Close the sink."""
+        self._open.close()
+        super().close()
+
+
+class _Descriptor:
+    """A sink that is written to by os.write."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes) -> int:
+        return os.write(self._fd, data)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class _Socket(_Descriptor):
+    """A sink that is a socket, as under systemd: its flags are shared with others, so each send says it."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._socket = socket.socket(fileno=fd)
+
+    def write(self, data: bytes) -> int:
+        return self._socket.send(data, socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def open_sink(sink: str) -> _Descriptor:
+    """Open stdout, stderr or a file to append to. Raises OSError.
+
+    O_NONBLOCK is never set on an inherited descriptor: it would change it for every process that shares it.
+    A pipe or terminal is opened a second time through /proc, which gives us flags of our own.
+    """
+    if sink not in _STANDARD:
+        return _Descriptor(os.open(sink, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    fd = _STANDARD[sink]
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISSOCK(kind):
+        return _Socket(os.dup(fd))
+    if stat.S_ISFIFO(kind) or os.isatty(fd):
+        try:
+            return _Descriptor(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+        except OSError:
+            pass  # another user's terminal (after su): writing as we were given it is the best left
+    return _Descriptor(os.dup(fd))
+
+
+def configure(log: Log, role: str) -> None:
+    """Send the logger "greenproxy" and its children to the error log. Raises OSError when it cannot be opened."""
+    logger = logging.getLogger(ROOT)
+    handler = LineHandler(log.error, role)
+    for old in _handlers():
+        logger.removeHandler(old)
+        old.close()
+    logger.addHandler(handler)
+    logger.setLevel(log.level.upper())
+    logger.propagate = False
+
+
+def become(role: str) -> None:
+    """Name the role of a forked child in its records."""
+    for handler in _handlers():
+        handler.become(role)
+
+
+def reopen() -> None:
+    """Open log files by their names again (USR1). Raises OSError when one cannot be; the old one goes on."""
+    for handler in _handlers():
+        handler.reopen()
+
+
+def files_of(log: Log) -> list[str]:
+    """Return the log files of a configuration, without stdout and stderr."""
+    return [sink for sink in (log.access, log.error) if sink and sink not in _STANDARD]
+
+
+def log_event(level: int, event: str, message: str, **fields: object) -> None:
+    """Log one lifecycle event."""
+    logging.getLogger(f"{ROOT}.lifecycle").log(level, message, extra={"event": event, **fields})
+
+
+def capture_stderr() -> None:
+    """Make what Python prints to sys.stderr (tracebacks of the hub, warnings) records of the error log."""
+    sys.stderr = StderrToLog()
+
+
+class StderrToLog(io.TextIOBase):
+    """A text stream whose lines become log records."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger(f"{ROOT}.stderr")
+        self._rest = ""
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Log every whole line of `text`."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._logger.error(line, extra={"event": "stderr"})
+        return len(text)
+
+
+def iso_time(seconds: float) -> str:
+    """Return Unix seconds as 2026-01-31T12:00:00.123Z."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03d}Z"
+
+
+def _handlers() -> list[LineHandler]:
+    return [handler for handler in logging.getLogger(ROOT).handlers if isinstance(handler, LineHandler)]

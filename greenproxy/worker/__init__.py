@@ -1,0 +1,1 @@
+"""What the children run: workers, the checker, and the host of a WSGI application."""

@@ -1,0 +1,190 @@
+"""A worker: boots, says ready, serves the listeners of its slot, drains and leaves.
+
+A spare is a worker that has booted and waits on its control pipe to be told a slot.
+
+Owns:       the life of the process: heartbeat, signals, drain, the end.
+Leaves to:  chain/build.py (what happens to a request), listener/server.py (connections), master (restarts).
+Called by:  master/spawn.py, in the forked child.
+Invariant:  gevent is patched before anything that opens a socket is imported, and after the fork: no hub
+            exists in the master. `ready` is said when connections are accepted (a spare: could be).
+
+    TERM, or the master has died    drain: no new connections, those in flight get graceful_timeout
+    INT, QUIT                       leave at once
+    USR1                            reopen the logs
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from greenproxy.errors import GreenproxyError, WorkerBootError
+from greenproxy.health.table import HealthTable
+from greenproxy.master.heritage import READY, Heritage
+from greenproxy.shm import segment as shm
+from greenproxy.shm.segment import ProcessState
+from greenproxy.telemetry import logs
+
+if TYPE_CHECKING:
+    from greenproxy.listener.server import Server
+
+HEARTBEAT_S = 1.0
+_DRAIN_POLL_S = 0.02
+
+
+def run(heritage: Heritage) -> None:
+    """Be a worker until told to leave.
+
+    Raises WorkerBootError when it cannot serve.
+    """
+    from gevent import monkey
+
+    monkey.patch_all()
+    Worker(heritage).run()
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, heritage: Heritage) -> None:
+        from gevent import get_hub
+        from gevent.event import Event
+
+        self._heritage = heritage
+        self._settings = heritage.config.server
+        self._servers: list[Server] = []
+        self._told = Event()  # something happened that ends the wait: a slot, a signal, the master's death
+        self._slot = heritage.slot
+        self._leaving = self._at_once = False
+        self._cells = heritage.segment.cells
+        self._base = heritage.segment.process_base(heritage.column)
+        self._pulse = get_hub().loop.timer(0, HEARTBEAT_S)
+
+    def run(self) -> None:
+        """Boot, serve, drain."""
+        self._boot()
+        if self._slot is None:
+            self._await_slot()
+        if self._slot is not None and not self._leaving:
+            self._serve(self._slot)
+            self._wait_until_told()
+            self._drain()
+        self._access_log.close()
+
+    def _boot(self) -> None:
+        """Do everything that takes time, so that a spare can serve within milliseconds."""
+        from greenproxy.chain.build import build_application
+        from greenproxy.telemetry.accesslog import AccessLog
+
+        heritage = self._heritage
+        self._set(shm.P_STATE, ProcessState.BOOTING)
+        self._set(shm.P_GENERATION, self._cells[shm.H_CONFIG_GENERATION])
+        self._set(shm.P_PID, os.getpid())
+        try:
+            self._access_log = AccessLog(heritage.config.log.access or "off")
+            table = HealthTable(heritage.segment)
+            self._application = build_application(heritage.config, table, heritage.column, heritage.tickets)
+        except (GreenproxyError, OSError) as exc:
+            raise WorkerBootError(f"the worker cannot start: {exc}") from exc
+        self._listen_to_signals()
+        self._pulse.start(self._beat)
+
+    def _listen_to_signals(self) -> None:
+        import gevent
+
+        gevent.signal_handler(signal.SIGTERM, self._leave)
+        gevent.signal_handler(signal.SIGINT, self._leave, at_once=True)
+        gevent.signal_handler(signal.SIGQUIT, self._leave, at_once=True)
+        gevent.signal_handler(signal.SIGUSR1, self._reopen_logs)
+        gevent.spawn(self._notice_master_death)
+
+    def _set(self, cell: int, value: int) -> None:
+        self._cells[self._base + cell] = value
+
+    def _beat(self) -> None:
+        self._set(shm.P_HEARTBEAT_NS, time.monotonic_ns())
+        self._set(shm.P_LOG_DROPS, self._access_log.dropped)
+
+    def _serve(self, slot: int) -> None:
+        from greenproxy.listener.server import Server
+
+        self._set(shm.P_SLOT, slot)
+        heritage = self._heritage
+        for listener, sock in heritage.listeners.of_slot(slot):
+            server = Server(
+                sock,
+                listener,
+                self._application,
+                self._settings,
+                self._access_log,
+                heritage.segment,
+                heritage.column,
+            )
+            server.start()
+            self._servers.append(server)
+        self._set(shm.P_STATE, ProcessState.READY)
+        os.write(heritage.ready_fd, READY)
+
+    def _await_slot(self) -> None:
+        """Wait, booted, until a worker dies and its slot becomes ours."""
+        import gevent
+
+        waiter = gevent.spawn(self._read_slot)
+        self._set(shm.P_STATE, ProcessState.SPARE)
+        os.write(self._heritage.ready_fd, READY)
+        self._wait_until_told()
+        waiter.kill()
+        self._told.clear()
+        if self._slot is not None:
+            self._heritage.listeners.close_all_but(self._slot)
+
+    def _read_slot(self) -> None:
+        from gevent.socket import wait_read
+
+        control = self._heritage.control_fd
+        assert control is not None  # every spare has one
+        wait_read(control)
+        line = os.read(control, 16)
+        if line:  # EOF: the master has died, which the lifeline tells too
+            self._slot = int(line)
+            self._told.set()
+
+    def _wait_until_told(self) -> None:
+        if not self._leaving:
+            self._told.wait()
+
+    def _notice_master_death(self) -> None:
+        from gevent.socket import wait_read
+
+        wait_read(self._heritage.parent_fd)  # nobody ever writes: readable means EOF
+        self._leave()
+
+    def _leave(self, at_once: bool = False) -> None:
+        self._leaving = True
+        self._at_once = self._at_once or at_once
+        self._told.set()
+
+    def _drain(self) -> None:
+        """Stop accepting, and wait for what is in flight; a second, quick order cuts the wait."""
+        import gevent
+
+        self._set(shm.P_STATE, ProcessState.DRAINING)
+        for server in self._servers:
+            server.drain()
+        deadline = time.monotonic() + self._settings.graceful_timeout
+        while not self._at_once and time.monotonic() < deadline:
+            if not any(server.connection_count for server in self._servers):
+                break
+            gevent.sleep(_DRAIN_POLL_S)
+        for server in self._servers:
+            server.stop()
+
+    def _reopen_logs(self) -> None:
+        try:
+            logs.reopen()
+            self._access_log.reopen()
+        except OSError as exc:
+            logs.log_event(logging.ERROR, "reopen_failed", f"cannot reopen the log {exc.filename}: {exc.strerror}")
