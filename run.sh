@@ -133,6 +133,10 @@ need() {
     export PATH
 }
 
+# -I: this checkout's code runs, whatever the folder that we were called from holds, and whatever $PYTHONPATH names.
+# It is not inherited: hosted applications see the environment as it is.
+run_greenproxy() { exec python -I -m greenproxy "$@"; }
+
 # ---- ./run.sh test ------------------------------------------------------------------------------------------------
 
 failures=()
@@ -205,7 +209,7 @@ case ${1:-} in
 '')
     need requirements.lock
     say "starting the demo; look at http://127.0.0.1:8080 (Ctrl-C stops it)"
-    exec python -m greenproxy "$here/conf/demo.yaml"
+    run_greenproxy "$here/conf/demo.yaml"
     ;;
 test)
     shift
@@ -227,6 +231,6 @@ setup)
     ;;
 *)
     need requirements.lock
-    exec python -m greenproxy "$@"
+    run_greenproxy "$@"
     ;;
 esac
