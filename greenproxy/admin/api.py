@@ -40,7 +40,7 @@ def status(segment: Segment, now_ns: int, now_monotonic_ns: int) -> Json:
         "generation": segment.cells[shm.H_CONFIG_GENERATION],
         "requests": segment.cells[Segment.process_base(0) + shm.P_REQUESTS]
         + sum(worker["requests"] for worker in workers),
-        "workers": sorted(workers, key=lambda worker: (worker["slot"], worker["pid"])),
+        "workers": sorted(workers, key=_by_slot),
     }
 
 
@@ -66,7 +66,7 @@ def _worker(segment: Segment, column: int, now_monotonic_ns: int) -> Json:
     cells = _process(segment, column)
     return {
         "pid": cells[shm.P_PID],
-        "slot": cells[shm.P_SLOT],
+        "slot": cells[shm.P_SLOT] - 1 if cells[shm.P_SLOT] else None,
         "state": ProcessState(cells[shm.P_STATE]).name.lower(),
         "generation": cells[shm.P_GENERATION],
         "connections": cells[shm.P_CONNECTIONS],
@@ -75,6 +75,11 @@ def _worker(segment: Segment, column: int, now_monotonic_ns: int) -> Json:
         "log_drops": cells[shm.P_LOG_DROPS],
         "heartbeat_age_s": round(max(0, now_monotonic_ns - cells[shm.P_HEARTBEAT_NS]) / 1e9, 3),
     }
+
+
+def _by_slot(worker: Json) -> tuple[bool, int, int]:
+    slot = worker["slot"]
+    return slot is None, slot or 0, worker["pid"]  # a spare has no slot, and comes last
 
 
 def _upstream(name: str, upstream: Upstream, table: HealthTable) -> Json:

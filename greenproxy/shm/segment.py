@@ -28,6 +28,7 @@ H_MAGIC, H_VERSION, H_TABLE_GENERATION, H_CONFIG_GENERATION, H_MASTER_PID, H_STA
 # Process cells: one record a column.  written by: the process that owns the column
 PROCESS_CELLS = 16
 (P_PID, P_SLOT, P_STATE, P_HEARTBEAT_NS, P_CONNECTIONS, P_REQUESTS, P_IN_FLIGHT, P_LOG_DROPS, P_GENERATION) = range(9)
+# P_SLOT: the slot + 1; 0 = none, a spare.
 
 
 class ProcessState(IntEnum):

@@ -56,7 +56,7 @@ def get(app: AdminApp, path: str, host: str = "localhost:9900", **headers: str) 
 
 def add_worker(segment: Segment, column: int, state: ProcessState, **cells: int) -> None:
     base = segment.process_base(column)
-    for name, value in {"P_PID": 100 + column, "P_SLOT": column - 1, "P_STATE": state, **cells}.items():
+    for name, value in {"P_PID": 100 + column, "P_SLOT": column, "P_STATE": state, **cells}.items():
         segment.cells[base + getattr(shm, name)] = value
 
 
@@ -88,14 +88,16 @@ def test_readyz_needs_one_worker_that_accepts(
 
 def test_status_lists_workers_by_slot_and_adds_up_requests(segment: Segment, table: HealthTable) -> None:
     segment.cells[segment.process_base(0) + shm.P_REQUESTS] = 5
-    add_worker(segment, 7, ProcessState.READY, P_SLOT=1, P_REQUESTS=20, P_CONNECTIONS=3, P_IN_FLIGHT=2)
-    add_worker(segment, 8, ProcessState.DRAINING, P_SLOT=0, P_REQUESTS=100)
+    add_worker(segment, 7, ProcessState.READY, P_SLOT=2, P_REQUESTS=20, P_CONNECTIONS=3, P_IN_FLIGHT=2)
+    add_worker(segment, 8, ProcessState.DRAINING, P_SLOT=1, P_REQUESTS=100)
+    add_worker(segment, 9, ProcessState.SPARE, P_SLOT=0)
     status: Any = get(app_with(segment), "/api/v1/status").json
     assert status["requests"] == 125
     assert status["uptime_s"] >= 0
     assert [(worker["slot"], worker["state"], worker["requests"]) for worker in status["workers"]] == [
         (0, "draining", 100),
         (1, "ready", 20),
+        (None, "spare", 0),
     ]
     assert (status["workers"][1]["connections"], status["workers"][1]["in_flight"]) == (3, 2)
 
