@@ -103,7 +103,7 @@ def _server(upstream: str, address: str, table: HealthTable) -> Json:
         "weight": table.weight(row),
         "in_flight": totals.in_flight,
         "requests": totals.requests,
-        "failures": {"connect": totals.connect_failed, "reset": totals.failed},
+        "failures": {"connect": totals.connect_failed, "no_answer": totals.failed},
         "responses_5xx": totals.responses_5xx,
         "mean_latency_ms": round(totals.time_us / totals.requests / 1000, 3) if totals.requests else None,
         "probes": {"good": good, "bad": bad},

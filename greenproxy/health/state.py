@@ -40,11 +40,11 @@ class Failures:
     """Live requests that failed at a server since the last look."""
 
     connect: int = 0  # no connection
-    reset: int = 0  # closed before the first response byte
+    unanswered: int = 0  # reset, or silent for too long, before the first response byte
 
     def __str__(self) -> str:
-        counts = ((self.connect, "failed connect"), (self.reset, "reset"))
-        return " and ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
+        counts = ((self.connect, "failed to connect"), (self.unanswered, "got no answer"))
+        return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ def observe_failures(record: Record, failures: Failures, now_ns: int, settings: 
     """
     if record.state is State.UP:
         if not settings.probed:
-            return _ejected(record, f"live traffic: {failures}", now_ns)
+            return _ejected(record, f"live requests: {failures}", now_ns)
         # Nothing listens there: waiting for `fall` of them would only cost more clients a retry.
-        against = settings.fall if failures.connect else failures.reset
-        return _against_up(record, against, f"live traffic: {failures}", settings)
+        against = settings.fall if failures.connect else failures.unanswered
+        return _against_up(record, against, f"live requests: {failures}", settings)
     if record.state is State.DOWN:
         return replace(record, streak=0)
     return record

@@ -156,13 +156,13 @@ class HealthTable:
         """
         totals, base = self.totals(row), self.segment.row_base(row)
         connect = totals.connect_failed - self.cells[base + shm.R_SEEN_CONNECT_FAILED]
-        reset = totals.failed - self.cells[base + shm.R_SEEN_FAILED]
+        unanswered = totals.failed - self.cells[base + shm.R_SEEN_FAILED]
         self.cells[base + shm.R_SEEN_FAILED_NS] = totals.last_failed_ns
         self.cells[base + shm.R_SEEN_CONNECT_FAILED] = totals.connect_failed
         self.cells[base + shm.R_SEEN_FAILED] = totals.failed
-        if connect <= 0 and reset <= 0:
-            return Failures(reset=1)
-        return Failures(max(connect, 0), max(reset, 0))
+        if connect <= 0 and unanswered <= 0:
+            return Failures(unanswered=1)
+        return Failures(max(connect, 0), max(unanswered, 0))
 
     def _changed(self) -> None:
         self.cells[shm.H_TABLE_GENERATION] += 1

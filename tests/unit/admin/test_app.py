@@ -124,7 +124,7 @@ def test_upstreams_show_state_reason_and_counters(segment: Segment, table: Healt
         "weight": 2,
         "in_flight": 2,
         "requests": 4,
-        "failures": {"connect": 1, "reset": 3},
+        "failures": {"connect": 1, "no_answer": 3},
         "responses_5xx": 0,
         "mean_latency_ms": 2.5,
         "probes": {"good": 0, "bad": 0},

@@ -50,10 +50,10 @@ class World:
         self.probes += 1
         return self.verdict
 
-    def fail(self, row: int, at_ns: int, connect: int = 0, reset: int = 0) -> None:
+    def fail(self, row: int, at_ns: int, connect: int = 0, unanswered: int = 0) -> None:
         base = self.segment.cell_base(WORKER_COLUMN, row)
         self.segment.cells[base + shm.C_CONNECT_FAILED] += connect
-        self.segment.cells[base + shm.C_FAILED] += reset
+        self.segment.cells[base + shm.C_FAILED] += unanswered
         self.segment.cells[base + shm.C_LAST_FAILED_NS] = at_ns
 
     def probe(self, good: bool) -> None:
@@ -100,19 +100,19 @@ def test_failed_live_connect_takes_a_probed_server_down_at_once(world: World) ->
     world.fail(world.probed, at_ns=1, connect=1)
     world.checker.poll(2)
     assert world.table.state(world.probed) is State.DOWN
-    assert world.table.reason(world.probed) == "live traffic: 1 failed connect"
+    assert world.table.reason(world.probed) == "live requests: 1 failed to connect"
 
 
-def test_live_resets_and_bad_probes_add_up_to_fall(world: World) -> None:
+def test_unanswered_requests_and_bad_probes_add_up_to_fall(world: World) -> None:
     world.probe(False)
-    world.fail(world.probed, at_ns=1, reset=1)
+    world.fail(world.probed, at_ns=1, unanswered=1)
     world.checker.poll(2)
     assert world.table.state(world.probed) is State.DOWN
 
 
 def test_live_failure_asks_for_a_probe_out_of_turn(world: World) -> None:
     world.checker.start()
-    world.fail(world.probed, at_ns=1, reset=1)
+    world.fail(world.probed, at_ns=1, unanswered=1)
     world.checker.poll(2)
     server = world.checker.server(world.probed)
     assert server.wanted.is_set()

@@ -33,13 +33,13 @@ class FakeClock:
 
 
 def after(story: str, settings: Settings = PROBED, record: Record | None = None) -> Record:
-    """The record after a story: + good probe, - bad probe, c failed live connect, r live reset."""
+    """The record after a story: + good probe, - bad probe, c failed live connect, r live request without answer."""
     record = record or Record()
     for step in story:
         if step in "+-":
             record = observe_probe(record, step == "+", "because", settings)
         else:
-            record = observe_failures(record, Failures(connect=step == "c", reset=step == "r"), 0, settings)
+            record = observe_failures(record, Failures(connect=step == "c", unanswered=step == "r"), 0, settings)
     return record
 
 
@@ -78,14 +78,17 @@ def test_rise_and_fall_flip_at_exactly_their_number(rise: int, fall: int, story:
 
 
 def test_failures_of_one_look_count_one_by_one() -> None:
-    assert observe_failures(Record(), Failures(reset=2), 0, PROBED).state is State.UP
-    assert observe_failures(Record(), Failures(reset=3), 0, PROBED).state is State.DOWN
+    assert observe_failures(Record(), Failures(unanswered=2), 0, PROBED).state is State.UP
+    assert observe_failures(Record(), Failures(unanswered=3), 0, PROBED).state is State.DOWN
 
 
 def test_reason_tells_what_was_seen() -> None:
     assert after("---").reason == "probes fail: because"
     assert after("---++").reason == "2 good probes"
-    assert observe_failures(Record(), Failures(2, 1), 0, PROBED).reason == "live traffic: 2 failed connects and 1 reset"
+    assert (
+        observe_failures(Record(), Failures(2, 1), 0, PROBED).reason
+        == "live requests: 2 failed to connect, 1 got no answer"
+    )
 
 
 @pytest.mark.parametrize("settings", [PROBED, UNPROBED])
@@ -95,7 +98,7 @@ def test_draining_server_stays_draining(story: str, settings: Settings) -> None:
     assert tick(after(story, settings, draining), MAX_EJECTION_NS, settings) == draining
 
 
-@pytest.mark.parametrize("failures", [Failures(connect=1), Failures(reset=1)])
+@pytest.mark.parametrize("failures", [Failures(connect=1), Failures(unanswered=1)])
 def test_unprobed_server_is_ejected_for_one_second(failures: Failures) -> None:
     clock = FakeClock()
     record = observe_failures(Record(), failures, clock.now_ns, UNPROBED)
@@ -129,7 +132,7 @@ def test_ejections_are_forgotten_after_a_quiet_time() -> None:
 def test_failures_during_an_ejection_do_not_lengthen_it() -> None:
     clock = FakeClock()
     record = observe_failures(Record(), Failures(connect=1), clock.now_ns, UNPROBED)
-    assert observe_failures(record, Failures(reset=5), clock.forward(0.5), UNPROBED) is record
+    assert observe_failures(record, Failures(unanswered=5), clock.forward(0.5), UNPROBED) is record
 
 
 def test_down_server_comes_up_when_its_health_check_is_taken_away() -> None:

@@ -27,12 +27,12 @@ def table(segment: Segment) -> HealthTable:
     return HealthTable(segment)
 
 
-def fail(segment: Segment, column: int, row: int, at_ns: int, connect: int = 0, reset: int = 0) -> None:
+def fail(segment: Segment, column: int, row: int, at_ns: int, connect: int = 0, unanswered: int = 0) -> None:
     """What a worker does when live requests fail."""
     segment.cells[segment.process_base(column) + shm.P_PID] = WORKER_PID
     base = segment.cell_base(column, row)
     segment.cells[base + shm.C_CONNECT_FAILED] += connect
-    segment.cells[base + shm.C_FAILED] += reset
+    segment.cells[base + shm.C_FAILED] += unanswered
     segment.cells[base + shm.C_LAST_FAILED_NS] = at_ns
 
 
@@ -70,7 +70,7 @@ def test_known_server_keeps_its_state_when_added_again(table: HealthTable) -> No
 
 def test_record_survives_a_new_instance(segment: Segment, table: HealthTable) -> None:
     row = table.add("shop", "a:1", 1)
-    record = Record(State.EJECTED, "live traffic: 1 reset", streak=2, ejections=3, until_ns=2**62)
+    record = Record(State.EJECTED, "live requests: 1 got no answer", streak=2, ejections=3, until_ns=2**62)
     table.save(row, record)
     assert HealthTable(segment).record(row) == record
 
@@ -88,9 +88,9 @@ def test_failures_are_taken_once(segment: Segment, table: HealthTable) -> None:
     rows = [table.add("shop", f"a:{port}", 1) for port in range(3)]
     assert table.rows_with_new_failures() == []
     fail(segment, 3, rows[1], at_ns=10, connect=2)
-    fail(segment, 4, rows[1], at_ns=11, reset=1)
+    fail(segment, 4, rows[1], at_ns=11, unanswered=1)
     assert table.rows_with_new_failures() == [rows[1]]
-    assert table.take_failures(rows[1]) == Failures(connect=2, reset=1)
+    assert table.take_failures(rows[1]) == Failures(connect=2, unanswered=1)
     assert table.rows_with_new_failures() == []
 
 
@@ -106,7 +106,7 @@ def test_failures_taken_stay_taken_for_the_next_checker(segment: Segment, table:
 
 def test_folding_a_dead_workers_column_makes_no_failures(segment: Segment, table: HealthTable) -> None:
     row = table.add("shop", "a:1", 1)
-    fail(segment, 3, row, at_ns=10, connect=2, reset=1)
+    fail(segment, 3, row, at_ns=10, connect=2, unanswered=1)
     table.take_failures(row)
     totals = table.totals(row)
     segment.fold_column(3)
@@ -117,7 +117,7 @@ def test_folding_a_dead_workers_column_makes_no_failures(segment: Segment, table
 def test_failure_whose_counter_is_not_written_yet_counts_as_one(segment: Segment, table: HealthTable) -> None:
     row = table.add("shop", "a:1", 1)
     fail(segment, 3, row, at_ns=10)
-    assert table.take_failures(row) == Failures(reset=1)
+    assert table.take_failures(row) == Failures(unanswered=1)
 
 
 def test_rows_due_are_those_whose_time_has_come(table: HealthTable) -> None:
