@@ -88,7 +88,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::([0-9]{0,5}))?")
-_PREFIX = re.compile(r"(?:/[^/?#]+)*/?")
+_PREFIX = re.compile(r"(?:/(?!/)[^?#]*)?")  # "//host" would lead links of the application elsewhere
 _ONLY_ONCE = frozenset(["HTTP_HOST", "CONTENT_LENGTH", "CONTENT_TYPE"])
 
 
@@ -650,7 +650,7 @@ class SocketFile:
         self.path = path
         if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(f"{path} exists and is not a socket")
-        temporary = f"{path}.{os.getpid()}"
+        temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # no longer: a socket's path has 107 bytes
         if os.path.lexists(temporary):
             os.unlink(temporary)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
