@@ -25,17 +25,19 @@ def schema_text() -> str:
 
 
 def _with_variables(schema: Any) -> Any:
-    """Let `${VAR}` stand wherever a scalar that is more than any text stands."""
+    """Let `${VAR}` stand wherever a scalar that is more than any text stands; leave out pydantic's titles."""
     if isinstance(schema, list):
         return [_with_variables(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     schema = {
-        name: value if name in ("default", "examples") else _with_variables(value) for name, value in schema.items()
+        name: value if name in ("default", "examples", "enum") else _with_variables(value)
+        for name, value in schema.items()
+        if name != "title"
     }
     scalar = schema.get("type") in ("integer", "number", "boolean") or "enum" in schema or "const" in schema
     if scalar or (schema.get("type") == "string" and "pattern" in schema):
-        outside = {name: schema.pop(name) for name in ("default", "description", "title") if name in schema}
+        outside = {name: schema.pop(name) for name in ("default", "description") if name in schema}
         return {"anyOf": [schema, {"$ref": "#/$defs/Variable"}], **outside}
     return schema
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from greenproxy.config.section import KEY, Finding, Loc
+from greenproxy.config.section import Finding, Loc
 from greenproxy.config.values import Text
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -92,14 +92,13 @@ HostPattern = Annotated[str, AfterValidator(_host)]
 PathPrefix = Annotated[str, AfterValidator(_path)]
 
 
-def header_findings(where: tuple[str, ...], names: Iterable[str], *, may_set_host: bool = False) -> Iterator[Finding]:
-    """Find framing fields and names given twice (names are case-insensitive) among `names` at `where`."""
+def header_findings(names: Iterable[tuple[Loc, str]], *, may_set_host: bool = False) -> Iterator[Finding]:
+    """Find framing fields, and names given twice (they are case-insensitive), among (where, name) pairs."""
     seen: dict[str, str] = {}
-    for index, name in enumerate(names):
+    for loc, name in names:
         lower = name.lower()
-        loc: Loc = (*where, name, KEY) if where[-1] != "remove" else (*where, index)
         if lower in FRAMING_FIELDS or (lower == "host" and not may_set_host):
-            yield loc, f"{name} is the proxy's own: it frames and routes the message"
+            yield loc, f"{name} is the proxy's own: it frames or routes the message"
         elif lower in seen:
             yield loc, f"{name} is given twice: as {seen[lower]} too (names are case-insensitive)"
         seen.setdefault(lower, name)

@@ -21,7 +21,8 @@ from greenproxy.config.suggest import did_you_mean
 from greenproxy.errors import Problem
 
 # Below these keys stand tokens, passwords and keys; a value there is never shown, whatever is wrong with it.
-_SECRET_KEYS = frozenset(("admin", "token", "key", "env", "set", "headers", "cookies"))
+_SECRET_KEYS = frozenset(("token", "key", "env", "set", "headers", "cookies"))
+_SECRET_PATH = "admin"  # `admin: TOKEN` is an easy mistake; what stands below admin may be shown
 _SHOWN = 60
 _SIMPLE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 
@@ -55,7 +56,7 @@ class Places:
         for part in loc:
             child = _child(node, part)
             if child is None and part == KEY:
-                place = key
+                place, may_show = key, True  # the path names it anyway
                 break
             path += _path_part(part, path)
             may_show = may_show and part not in _SECRET_KEYS
@@ -63,7 +64,13 @@ class Places:
                 break
             key, node = child
             place = node
-        return Problem(self.file, place.line, place.column, path, text.replace("{value}", _show(place, may_show)))
+        return Problem(
+            self.file,
+            place.line,
+            place.column,
+            path,
+            text.replace("{value}", _show(place, may_show and path != _SECRET_PATH)),
+        )
 
 
 def _child(node: Node, part: str | int) -> tuple[Node, Node] | None:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from greenproxy.config.names import PathPrefix
 from greenproxy.config.section import Section, setting
-from greenproxy.config.values import Count, Duration, FilePath, Network, Rate, Size, Text, off_is_none
+from greenproxy.config.values import Count, Duration, FilePath, Network, OrOff, Rate, Size, Text
 
 _LIMIT_KEY = re.compile(r"(?:ip|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)\Z")
 _RULE_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
@@ -33,10 +33,6 @@ def _rule_range(value: object) -> tuple[int, int]:
     if first > last:
         raise ValueError("the range ends before it begins")
     return first, last
-
-
-def _mode(value: object) -> object:
-    return "off" if off_is_none(value) is None else value
 
 
 RuleRange = Annotated[
@@ -75,7 +71,7 @@ class WafExclude(Section):
 class Waf(Section):
     """The web application firewall."""
 
-    mode: Annotated[Literal["off", "detect", "block"], BeforeValidator(_mode)] = setting("block", "what a match does")
+    mode: Annotated[Literal["off", "detect", "block"], OrOff("off")] = setting("block", "what a match does")
     rules: tuple[Text, ...] = setting(("builtin",), "builtin and SecLang files, in this order")
     paranoia: Annotated[Count, Field(ge=1, le=4)] = setting(1, "paranoia level of the rules")
     threshold: Annotated[Count, Field(ge=1)] = setting(5, "anomaly score that blocks")

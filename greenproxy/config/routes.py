@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from greenproxy.config.names import (
     CookieValue,
@@ -24,7 +24,7 @@ from greenproxy.config.names import (
 )
 from greenproxy.config.protection import RateLimit, Waf
 from greenproxy.config.section import KEY, Finding, Section, refuse, setting
-from greenproxy.config.values import Count, ExistingFile, ExistingFolder, Flag, Text, off_is_none
+from greenproxy.config.values import Count, ExistingFile, ExistingFolder, Flag, OrOff, Text
 
 _ERROR_STATUS = re.compile(r"[45](?:[0-9][0-9]|xx)\Z")
 _NEEDS_LOCATION = frozenset((301, 302, 303, 307, 308))
@@ -60,6 +60,12 @@ class HeaderEdit(Section):
     set: dict[Token, FieldValue] = setting({}, "fields that replace what was there")
     remove: tuple[Token, ...] = setting((), "fields taken out")
 
+    def findings(self, side: str, *, may_set_host: bool = False) -> Iterator[Finding]:
+        """Find the fields that may not be edited; `side` is the key that this section stands at."""
+        set_here = (((side, "set", name, KEY), name) for name in self.set)
+        yield from header_findings(set_here, may_set_host=may_set_host)
+        yield from header_findings(((side, "remove", index), name) for index, name in enumerate(self.remove))
+
 
 class RouteHeaders(Section):
     """Edits of the request on its way to a server, and of the response on its way to the client."""
@@ -69,14 +75,7 @@ class RouteHeaders(Section):
 
     @model_validator(mode="after")
     def _check(self) -> RouteHeaders:
-        refuse(
-            [
-                *header_findings(("request", "set"), self.request.set, may_set_host=True),
-                *header_findings(("request", "remove"), self.request.remove),
-                *header_findings(("response", "set"), self.response.set),
-                *header_findings(("response", "remove"), self.response.remove),
-            ]
-        )
+        refuse([*self.request.findings("request", may_set_host=True), *self.response.findings("response")])
         return self
 
 
@@ -99,7 +98,7 @@ class Respond(Section):
             yield ("status",), f"a redirect ({self.status}) needs a location"
         if self.body and self.status in _NO_BODY:
             yield ("body",), f"an answer {self.status} has no body"
-        yield from header_findings(("headers",), self.headers)
+        yield from header_findings((("headers", name, KEY), name) for name in self.headers)
         for name in self.headers:
             if name.lower() in ("location", "content-type"):
                 yield ("headers", name, KEY), f"{name} has a key of its own: {name.lower().replace('-', '_')}"
@@ -128,8 +127,8 @@ class Route(Section):
     error_pages: dict[Annotated[str, AfterValidator(_error_status)], ExistingFile] = setting(
         {}, "status or class (502, 5xx) -> file sent in place of our own error text"
     )
-    rate_limit: Annotated[RateLimit | None, BeforeValidator(off_is_none)] = setting(None, "in place of the proxy's own")
-    waf: Annotated[Waf | None, BeforeValidator(off_is_none)] = setting(None, "in place of the proxy's own")
+    rate_limit: Annotated[RateLimit | None, OrOff()] = setting(None, "in place of the proxy's own")
+    waf: Annotated[Waf | None, OrOff()] = setting(None, "in place of the proxy's own")
     cache: Flag = setting(False, "keep responses")
 
     @model_validator(mode="after")

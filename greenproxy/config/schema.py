@@ -43,8 +43,8 @@ from greenproxy.config.values import (
     Flag,
     LogTarget,
     Network,
+    OrOff,
     Size,
-    off_is_none,
 )
 
 __all__ = [
@@ -179,7 +179,7 @@ class Listener(Section):
 class Log(Section):
     """Where JSON lines go: stdout, stderr or a file."""
 
-    access: Annotated[LogTarget | None, BeforeValidator(off_is_none)] = setting("stdout", "one line a request; or off")
+    access: Annotated[LogTarget | None, OrOff()] = setting("stdout", "one line a request; or off")
     error: LogTarget = setting("stderr", "everything else")
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least important level written")
     security: LogTarget | None = setting(None, "what was refused, and why")
@@ -207,8 +207,8 @@ class Config(Section):
     listeners: tuple[Listener, ...] = setting(..., "addresses that clients connect to", min_length=1)
     upstreams: dict[UpstreamName, Upstream] = setting({}, "groups of servers by name")
     routes: tuple[Route, ...] = setting(..., "which request goes where; the first match wins", min_length=1)
-    rate_limit: Annotated[RateLimit | None, BeforeValidator(off_is_none)] = setting(None, "for every route")
-    waf: Annotated[Waf | None, BeforeValidator(off_is_none)] = setting(None, "for every route")
-    cache: Annotated[CacheStore | None, BeforeValidator(off_is_none)] = setting(None, "where responses are kept")
+    rate_limit: Annotated[RateLimit | None, OrOff()] = setting(None, "for every route")
+    waf: Annotated[Waf | None, OrOff()] = setting(None, "for every route")
+    cache: Annotated[CacheStore | None, OrOff()] = setting(None, "where responses are kept")
     log: Log = setting({}, "logs")
-    admin: Annotated[Admin | None, BeforeValidator(off_is_none)] = setting({}, "the admin API; on loopback by default")
+    admin: Annotated[Admin | None, OrOff()] = setting({}, "the admin API; on loopback by default")

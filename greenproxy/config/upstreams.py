@@ -24,10 +24,10 @@ from greenproxy.config.values import (
     ExistingFolder,
     FilePath,
     Flag,
+    OrOff,
     Percentage,
     Size,
     Text,
-    off_is_none,
 )
 
 Balance = Literal[
@@ -76,10 +76,6 @@ def _hash_on(value: str) -> str:
     if not _HASH_ON.match(value):
         raise ValueError("{value} is none of ip, path, header:NAME, cookie:NAME, query:NAME")
     return value
-
-
-def _buffer_off(value: object) -> object:
-    return {} if off_is_none(value) is None else value
 
 
 StatusRanges = Annotated[
@@ -230,16 +226,14 @@ class Upstream(Section):
     balance: Balance = setting("round_robin", "how a server is chosen")
     hash_on: Annotated[str, AfterValidator(_hash_on)] | None = setting(None, "what consistent_hash looks at")
     sticky: Sticky | None = setting(None, "keep a client on its server")
-    health_check: Annotated[HealthCheck | None, BeforeValidator(off_is_none)] = setting(None, "active probes")
-    outlier: Annotated[Outlier | None, BeforeValidator(off_is_none)] = setting(None, "ejection by live failures")
+    health_check: Annotated[HealthCheck | None, OrOff()] = setting(None, "active probes")
+    outlier: Annotated[Outlier | None, OrOff()] = setting(None, "ejection by live failures")
     slow_start: Positive | None = setting(None, "time in which a returning server comes up to its weight")
     retry: Retry = setting({}, "what is tried again")
     timeouts: Timeouts = setting({}, "how long a server may take")
     pool: Pool = setting({}, "kept-alive connections")
-    buffer: Annotated[Buffer, BeforeValidator(_buffer_off)] = setting({}, "bodies held for slow clients")
-    proxy_protocol: Annotated[Literal["v1", "v2"] | None, BeforeValidator(off_is_none)] = setting(
-        None, "say who called"
-    )
+    buffer: Annotated[Buffer, OrOff({})] = setting({}, "bodies held for slow clients")
+    proxy_protocol: Annotated[Literal["v1", "v2"] | None, OrOff()] = setting(None, "say who called")
     tls: UpstreamTls | None = setting(None, "encrypt towards the servers")
 
     @model_validator(mode="before")

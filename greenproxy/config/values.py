@@ -15,9 +15,20 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from greenproxy.config.address import UNIX_PREFIX, Address
 
@@ -89,13 +100,6 @@ def parse_flag(value: object) -> bool:
     if flag is None:
         raise ValueError("{value} is neither true nor false")
     return flag
-
-
-def off_is_none(value: object) -> object:
-    """`off`, `no` and `false` switch a whole section off: it becomes None."""
-    if value is False or (isinstance(value, str) and _FLAGS.get(value.lower()) is False):
-        return None
-    return value
 
 
 def parse_network(value: object) -> IPNetwork:
@@ -182,6 +186,23 @@ def _text_schema(pattern: re.Pattern[str] | None, *examples: str) -> dict[str, A
     if pattern is not None:
         schema["pattern"] = "^" + pattern.pattern.replace("\\Z", "$")
     return schema
+
+
+@dataclass(frozen=True)
+class OrOff:
+    """Annotation: `off`, `no` and `false` are taken too, and mean `value`."""
+
+    value: object = None
+
+    def _replace(self, value: object) -> object:
+        is_off = value is False or (isinstance(value, str) and _FLAGS.get(value.lower()) is False)
+        return self.value if is_off else value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._replace, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"enum": ["off", "no", False]}]}
 
 
 _FLAG_SCHEMA = {"enum": [True, False, "on", "off", "yes", "no"]}
