@@ -13,6 +13,7 @@ Status, blame and retry travel with the error, so one `except GreenproxyError` m
         ConnectFailed         502, no byte was sent: any method may be retried
         UpstreamReset         502, closed before the first response byte
         UpstreamTimeout       504
+        ConnectTimeout      504, no byte was sent: any method may be retried
         UpstreamProtocolError 502, it answered what is not HTTP
         NoServerAvailable     503
 """
@@ -130,8 +131,15 @@ class UpstreamTimeout(UpstreamError):
     """The server did not answer in time."""
 
     status = 504
-    retry = "if_idempotent"
+    retry: Retry = "if_idempotent"
     reason = "upstream_timeout"
+
+
+class ConnectTimeout(UpstreamTimeout):
+    """No connection in time, so no byte of the request was sent: any method may be tried again."""
+
+    retry = "always"
+    reason = "connect_timeout"
 
 
 class UpstreamProtocolError(UpstreamError):

@@ -14,33 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from greenproxy.config.schema import Route
+from greenproxy.config.schema import Match, Route
 
 ReadHeader = Callable[[bytes], "bytes | None"]
 ReadCookie = Callable[[str], "str | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    """The conditions of one route, ready to compare."""
+class _Conditions:
+    """What a route asks beside host and path."""
 
-    index: int
-    host: str | None  # None: any
-    exact: str  # this path itself ...
-    below: str  # ... and all that begin with this; "" is every path, "*" of OPTIONS too
     methods: frozenset[str]  # empty: any
     headers: tuple[tuple[bytes, bytes], ...]
     cookies: tuple[tuple[str, str], ...]
-    plain: bool  # the path decides alone
 
-    @property
-    def first_segment(self) -> str | None:
-        """The first segment of the paths that can match; None if any can."""
-        return self.below.split("/", 2)[1] if self.below else None
-
-    def holds(self, method: str, header: ReadHeader, cookie: ReadCookie) -> bool:
-        """Does the request fulfil what the route asks beside host and path?"""
+    def hold(self, method: str, header: ReadHeader, cookie: ReadCookie) -> bool:
+        """Does the request fulfil them all?"""
         return (
             (not self.methods or method in self.methods)
             and all(header(name) == value for name, value in self.headers)
@@ -48,52 +39,57 @@ class _Rule:
         )
 
 
+class _Rule(NamedTuple):
+    """One route, ready to compare. A tuple, because the loop over rules unpacks it faster than it reads fields."""
+
+    exact: str  # this path itself ...
+    below: str  # ... and all that begin with this; "" is every path, "*" of OPTIONS too
+    conditions: _Conditions | None
+    index: int
+
+    @property
+    def first_segment(self) -> str | None:
+        """The first segment of the paths that can match; None if any can."""
+        return self.below.split("/", 2)[1] if self.below else None
+
+
 _Rules = tuple[_Rule, ...]
+_Pattern = tuple["str | None", _Rule]  # host as configured, None: any
 
 
-def _rule(index: int, route: Route) -> _Rule:
-    match = route.match
+def _pattern(index: int, match: Match) -> _Pattern:
     prefix = match.path or "/"
-    methods = frozenset(match.methods or ())
-    headers = tuple((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in match.headers.items())
-    cookies = tuple(match.cookies.items())
-    return _Rule(
-        index=index,
-        host=match.host,
-        exact=prefix,
-        below="" if prefix == "/" else prefix.rstrip("/") + "/",
-        methods=methods,
-        headers=headers,
-        cookies=cookies,
-        plain=not (methods or headers or cookies),
+    below = "" if prefix == "/" else prefix.rstrip("/") + "/"
+    conditions = _Conditions(
+        methods=frozenset(match.methods or ()),
+        # A field value is bytes on the wire; the configuration's characters are those bytes (config/names.py).
+        headers=tuple((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in match.headers.items()),
+        cookies=tuple(match.cookies.items()),
     )
+    asked = conditions.methods or conditions.headers or conditions.cookies
+    return match.host, _Rule(prefix, below, conditions if asked else None, index)
 
 
 class _Site:
     """The routes that one host can have, by the first segment of the path."""
 
-    __slots__ = ("_by_segment", "_otherwise")
+    __slots__ = ("by_segment", "otherwise")
 
     def __init__(self, rules: Iterable[_Rule]) -> None:
         rules = tuple(rules)
         segments = {rule.first_segment for rule in rules} - {None}
-        self._by_segment = {
-            segment: _shorten(r for r in rules if r.first_segment in (None, segment)) for segment in segments
+        self.by_segment = {
+            segment: _shortened(rule for rule in rules if rule.first_segment in (None, segment)) for segment in segments
         }
-        self._otherwise = _shorten(rule for rule in rules if rule.first_segment is None)
-
-    def rules(self, path: str) -> _Rules:
-        """The routes that can match this path, in order."""
-        end = path.find("/", 1)
-        return self._by_segment.get(path[1:] if end < 0 else path[1:end], self._otherwise)
+        self.otherwise = _shortened(rule for rule in rules if rule.first_segment is None)
 
 
-def _shorten(rules: Iterable[_Rule]) -> _Rules:
+def _shortened(rules: Iterable[_Rule]) -> _Rules:
     """Leave out what comes after a route that always matches."""
     kept: list[_Rule] = []
     for rule in rules:
         kept.append(rule)
-        if rule.plain and not rule.below:
+        if rule.conditions is None and not rule.below:
             break
     return tuple(kept)
 
@@ -101,15 +97,16 @@ def _shorten(rules: Iterable[_Rule]) -> _Rules:
 class RouteTable:
     """All routes of a configuration, compiled."""
 
-    __slots__ = ("_any_host", "_by_host", "_by_suffix")
+    __slots__ = ("_any_host", "_by_host", "_by_suffix", "_hosts_matter")
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        rules = [_rule(index, route) for index, route in enumerate(routes)]
-        patterns = {rule.host for rule in rules if rule.host}
-        self._by_host = {host: _site_of(host, rules) for host in patterns if not host.startswith("*.")}
+        patterns = [_pattern(index, route.match) for index, route in enumerate(routes)]
+        hosts = {host for host, _ in patterns if host}
+        self._hosts_matter = bool(hosts)
+        self._by_host = {host: _site_of(host, patterns) for host in hosts if not host.startswith("*.")}
         # All hosts whose longest wildcard is this one have the same routes; "any" stands for what the star covers.
-        self._by_suffix = {host[1:]: _site_of(f"any{host[1:]}", rules) for host in patterns if host.startswith("*.")}
-        self._any_host = _Site(rule for rule in rules if rule.host is None)
+        self._by_suffix = {host[1:]: _site_of(f"any{host[1:]}", patterns) for host in hosts if host.startswith("*.")}
+        self._any_host = _Site(rule for host, rule in patterns if host is None)
 
     def match(self, method: str, host: str, path: str, header: ReadHeader, cookie: ReadCookie) -> int | None:
         """Return the index of the first route that matches, None if none does.
@@ -117,12 +114,16 @@ class RouteTable:
         `host` is in lower case and without port; `header` takes a lower-case name. Both callables
         are asked only by routes that have such conditions.
         """
-        site = self._by_host.get(host) or self._site_below(host)
-        for rule in site.rules(path):
-            if (path.startswith(rule.below) or path == rule.exact) and (
-                rule.plain or rule.holds(method, header, cookie)
+        site = self._any_host
+        if self._hosts_matter:
+            site = self._by_host.get(host) or self._site_below(host)
+        end = path.find("/", 1)
+        rules = site.by_segment.get(path[1:] if end < 0 else path[1:end], site.otherwise)
+        for exact, below, conditions, index in rules:
+            if (path.startswith(below) or path == exact) and (
+                conditions is None or conditions.hold(method, header, cookie)
             ):
-                return rule.index
+                return index
         return None
 
     def _site_below(self, host: str) -> _Site:
@@ -140,8 +141,8 @@ class RouteTable:
         return self._any_host
 
 
-def _site_of(host: str, rules: Sequence[_Rule]) -> _Site:
-    return _Site(rule for rule in rules if rule.host is None or _covers(rule.host, host))
+def _site_of(host: str, patterns: Sequence[_Pattern]) -> _Site:
+    return _Site(rule for pattern, rule in patterns if pattern is None or _covers(pattern, host))
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -77,14 +77,16 @@ class Worker:
     def _boot(self) -> None:
         """Do everything that takes time, so that a spare can serve within milliseconds."""
         from greenproxy.chain.build import build_application
+        from greenproxy.listener.server import Server
         from greenproxy.telemetry.accesslog import AccessLog
 
         heritage = self._heritage
+        self._make_server = Server
         self._set(shm.P_STATE, ProcessState.BOOTING)
         self._set(shm.P_GENERATION, self._cells[shm.H_CONFIG_GENERATION])
         self._set(shm.P_PID, os.getpid())
         try:
-            self._access_log = AccessLog(heritage.config.log.access or "off")
+            self._access_log = AccessLog(heritage.config.log.access)
             table = HealthTable(heritage.segment)
             self._application = build_application(heritage.config, table, heritage.column, heritage.tickets)
         except (GreenproxyError, OSError) as exc:
@@ -109,12 +111,10 @@ class Worker:
         self._set(shm.P_LOG_DROPS, self._access_log.dropped)
 
     def _serve(self, slot: int) -> None:
-        from greenproxy.listener.server import Server
-
-        self._set(shm.P_SLOT, slot)
+        self._set(shm.P_SLOT, slot + 1)
         heritage = self._heritage
         for listener, sock in heritage.listeners.of_slot(slot):
-            server = Server(
+            server = self._make_server(
                 sock,
                 listener,
                 self._application,

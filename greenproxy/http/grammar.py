@@ -1,0 +1,20 @@
+"""The byte classes of RFC 9110 and RFC 9112 that the parsers share."""
+
+from __future__ import annotations
+
+import re
+
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 5.6.2
+FIELD_TEXT = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 5.5: no control bytes but tab
+FIELD_LINE = TOKEN + rb"+:" + FIELD_TEXT + rb"*\r\n"  # no space before the colon, no obs-fold (RFC 9112 5.1, 5.2)
+FIELD_LINES = rb"((?:" + FIELD_LINE + rb")*)"
+
+# RFC 3986 3.2.2 reg-name without the comma (a joined pair of Host lines must not pass), or an IP literal.
+HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=%]+)(?::([0-9]{0,5}))?")
+
+METHOD_NAMES = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE")
+}
+
+# RFC 9110 9.2.2
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})

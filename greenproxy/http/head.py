@@ -1,0 +1,362 @@
+"""Parse request and response heads strictly, on the raw bytes.
+
+Pure: bytes in, a head or an error out. One regular expression proves a whole head well-formed;
+only when it fails does slower code find out why.
+
+Owns:       the grammar of heads, framing (RFC 9112 6), which fields are hop-by-hop.
+Leaves to:  http/target.py (the request target), http/forwarding.py (what we add), listener (limits in time).
+Invariant:  a head that comes out of here has one meaning for every parser: no obs-fold, no bare CR or LF,
+            no control bytes, at most one Content-Length, never Content-Length with Transfer-Encoding.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from greenproxy.errors import BadRequest, UpstreamProtocolError
+from greenproxy.http import fields
+from greenproxy.http.grammar import FIELD_LINE, FIELD_LINES, HOST, METHOD_NAMES, TOKEN
+
+_REQUEST = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" + FIELD_LINES + rb"\r\n")
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t\x20-\x7e\x80-\xff]*)?\r\n" + FIELD_LINES + rb"\r\n")
+_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_FIELD_LINE = re.compile(FIELD_LINE)
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_UNDERSCORE_NAME = re.compile(rb"\n[^:\n]*_[^:\n]*:")
+
+# Hop-by-hop (RFC 9110 7.6.1) and framing: never passed on as they came.
+_HOP_BY_HOP = (
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+)
+# What we write ourselves, and what steers this exchange.
+_REQUEST_FIELDS = (
+    *_HOP_BY_HOP,
+    b"content-length",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-prefix",
+    b"x-forwarded-proto",
+    b"x-request-id",
+)
+_FIND_REQUEST_FIELDS = fields.finder(_REQUEST_FIELDS)
+_FIND_RESPONSE_FIELDS = fields.finder((*_HOP_BY_HOP, b"content-length", b"date"))
+_LISTED_ANYWAY = frozenset({b"close", b"keep-alive", b"", *_REQUEST_FIELDS})
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """Bounds of one request head, in bytes and lines."""
+
+    max_header_bytes: int
+    max_headers: int
+    max_request_line: int
+    allow_underscores: bool = False
+
+
+class RequestHead:
+    """A request head: its line, what steers the exchange, and the lines that may be passed on.
+
+    `lines` are the field lines without those in _REQUEST_FIELDS, except that a Host or a canonical
+    Content-Length stays in its place. `values` has the fields of _REQUEST_FIELDS that were there.
+    """
+
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "host",
+        "keep_alive",
+        "length_in_lines",
+        "lines",
+        "lowered",
+        "method",
+        "minor",
+        "size",
+        "target",
+        "values",
+    )
+
+    def __init__(self, method: str, target: bytes, minor: int, size: int) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.size = size
+        self.lines = b""
+        self.lowered: bytes | None = None
+        self.values: dict[bytes, bytes] = {}
+        self.host = b""
+        self.content_length: int | None = None
+        self.length_in_lines = False
+        self.chunked = False
+        self.keep_alive = minor == 1
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return a field's value by its lower-case name, several lines joined by ", ", or None."""
+        if name in self.values:
+            return self.values[name]
+        if self.lowered is None:
+            self.lowered = fields.searchable(self.lines)
+        return fields.value_of(self.lines, self.lowered, name)
+
+    @property
+    def has_body(self) -> bool:
+        """Does a body follow the head (RFC 9112 6.3)? A Content-Length of 0 is none."""
+        return self.chunked or bool(self.content_length)
+
+
+def parse_request(data: bytes, limits: HeadLimits) -> RequestHead | None:
+    """Parse the request head at the start of `data`; None when it is incomplete or malformed (ask explain_request).
+
+    Raises BadRequest (400, 414, 431, 501) for a well-formed head that cannot be served safely.
+    """
+    match = _REQUEST.match(data)
+    if match is None:
+        return None
+    method, target, minor, block = match.groups()
+    size = match.end()
+    if size > limits.max_header_bytes:
+        raise _too_large(limits)
+    if len(target) + len(method) + 10 > limits.max_request_line:
+        raise _line_too_long(limits)
+    if block.count(b"\n") > limits.max_headers:
+        raise BadRequest(f"more than {limits.max_headers} header fields", status=431, reason="too_many_headers")
+    head = RequestHead(METHOD_NAMES.get(method) or method.decode("ascii"), target, 1 if minor == b"1" else 0, size)
+    lowered = fields.searchable(block)
+    if not limits.allow_underscores and b"_" in block and _UNDERSCORE_NAME.search(lowered):
+        block = _without_underscores(block)
+        lowered = fields.searchable(block)
+    values, spans = fields.scan(block, lowered, _FIND_REQUEST_FIELDS)
+    head.values = values
+    _read_host(head, values.get(b"host"))
+    if b"content-length" in values or b"transfer-encoding" in values:
+        _read_framing(head, values)
+    connection = values.get(b"connection")
+    if connection is not None:
+        block, lowered, spans = _apply_connection(head, connection.lower(), block, lowered, spans)
+    spans = [span for span in spans if not _stays(head, lowered, span)]
+    head.lines = fields.cut(block, spans) if spans else block
+    return head
+
+
+def _stays(head: RequestHead, lowered: bytes, span: tuple[int, int]) -> bool:
+    """Host, and a Content-Length written as we would write it, keep their place among the lines."""
+    start = span[0]
+    if lowered.startswith(b"\nhost:", start):
+        return True
+    return head.length_in_lines and lowered.startswith(b"\ncontent-length:", start)
+
+
+def _read_host(head: RequestHead, host: bytes | None) -> None:
+    """RFC 9112 3.2: exactly one valid Host in HTTP/1.1; HTTP/1.0 may have none."""
+    if host is None:
+        if head.minor == 1:
+            raise BadRequest("HTTP/1.1 request without Host", reason="host_missing")
+        return
+    if HOST.fullmatch(host) is None:
+        raise BadRequest("Host is not one valid host name with an optional port", reason="host_invalid")
+    head.host = host
+
+
+def _read_framing(head: RequestHead, values: dict[bytes, bytes]) -> None:
+    """RFC 9112 6: where the body ends. Both Content-Length and Transfer-Encoding: refuse, do not guess."""
+    length, coding = values.get(b"content-length"), values.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise BadRequest("both Content-Length and Transfer-Encoding", reason="length_and_coding")
+        if head.minor == 0:
+            raise BadRequest("Transfer-Encoding in HTTP/1.0", reason="coding_in_http10")
+        if coding.lower() != b"chunked":
+            raise BadRequest("only the transfer coding chunked is known", status=501, reason="coding_unknown")
+        head.chunked = True
+        return
+    if length is None or _DIGITS.fullmatch(length) is None:
+        raise BadRequest("Content-Length is not one decimal number", reason="length_invalid")
+    head.content_length = int(length)
+    head.length_in_lines = str(head.content_length).encode() == length
+
+
+def _apply_connection(
+    head: RequestHead, connection: bytes, block: bytes, lowered: bytes, spans: list[tuple[int, int]]
+) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+    """Read persistence, and drop the fields that Connection names (RFC 9110 7.6.1)."""
+    if connection == b"keep-alive":
+        head.keep_alive = True
+        return block, lowered, spans
+    if connection == b"close":
+        head.keep_alive = False
+        return block, lowered, spans
+    options = {option.strip(b" \t") for option in connection.split(b",")}
+    head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+    named = options - _LISTED_ANYWAY
+    if not named:
+        return block, lowered, spans
+    block = fields.without(block, named)
+    lowered = fields.searchable(block)
+    return block, lowered, fields.scan(block, lowered, _FIND_REQUEST_FIELDS)[1]
+
+
+def _without_underscores(block: bytes) -> bytes:
+    """Drop fields whose name has an underscore: CGI names make X_Y and X-Y the same."""
+    lines = block.split(b"\r\n")[:-1]
+    return b"".join(line + b"\r\n" for line in lines if b"_" not in line.partition(b":")[0])
+
+
+def _too_large(limits: HeadLimits) -> BadRequest:
+    return BadRequest(f"head of more than {limits.max_header_bytes} bytes", status=431, reason="head_too_large")
+
+
+def _line_too_long(limits: HeadLimits) -> BadRequest:
+    return BadRequest(
+        f"request line of more than {limits.max_request_line} bytes", status=414, reason="request_line_too_long"
+    )
+
+
+def explain_request(data: bytes, checked: int, limits: HeadLimits) -> int:
+    """Say what is wrong with a head that parse_request did not take, or how far it is well-formed.
+
+    `checked` is what the last call returned (0 at first), so that no line is looked at twice however
+    slowly the bytes come.
+
+    Raises BadRequest (400, 414, 431, 505) as soon as no further byte could mend it.
+    """
+    while (line_end := data.find(b"\n", checked)) >= 0:
+        line = data[checked : line_end + 1]
+        if checked == 0:
+            _explain_request_line(line, limits)
+        elif line == b"\r\n":
+            raise BadRequest("malformed request head", reason="head_invalid")
+        else:
+            _explain_field_line(line)
+        checked = line_end + 1
+    if checked == 0 and len(data) > limits.max_request_line:
+        raise _line_too_long(limits)
+    if len(data) > limits.max_header_bytes:
+        raise _too_large(limits)
+    if b"\r" in data[checked:-1] or b"\0" in data[checked:]:
+        raise BadRequest("bare CR or NUL", reason="control_byte")
+    return checked
+
+
+def _explain_request_line(line: bytes, limits: HeadLimits) -> None:
+    if len(line) > limits.max_request_line:
+        raise _line_too_long(limits)
+    if not line.endswith(b"\r\n"):
+        raise BadRequest("a line ends with a bare LF", reason="bare_lf")
+    match = _REQUEST_LINE.fullmatch(line, 0, len(line) - 2)
+    if match is None:
+        raise BadRequest("malformed request line", reason="request_line_invalid")
+    if match.group(3) != b"1" or match.group(4) not in (b"0", b"1"):
+        raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", status=505, reason="version_unknown")
+
+
+def _explain_field_line(line: bytes) -> None:
+    if not line.endswith(b"\r\n"):
+        raise BadRequest("a line ends with a bare LF", reason="bare_lf")
+    if _FIELD_LINE.fullmatch(line) is None:
+        if line[:1] in (b" ", b"\t"):
+            raise BadRequest("folded header line", reason="obs_fold")
+        raise BadRequest("malformed header line", reason="header_invalid")
+
+
+class ResponseHead:
+    """A response head: status, framing, and the lines that may be passed on.
+
+    `lines` are the field lines without hop-by-hop fields; Content-Length stays in them (`length_in_lines`).
+    `reusable` says whether the server keeps its connection open after the body.
+    """
+
+    __slots__ = ("chunked", "content_length", "has_date", "length_in_lines", "lines", "reason", "reusable", "status")
+
+    def __init__(self, status: int, reason: bytes, lines: bytes) -> None:
+        self.status = status
+        self.reason = reason
+        self.lines = lines
+        self.content_length: int | None = None
+        self.length_in_lines = False
+        self.chunked = False
+        self.has_date = False
+        self.reusable = True
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return a field's value by its lower-case name, or None."""
+        return fields.value_of(self.lines, fields.searchable(self.lines), name)
+
+
+def parse_response(data: bytes, max_bytes: int) -> tuple[ResponseHead, int] | None:
+    """Parse the response head at the start of `data`: (head, its size).
+
+    None when it is incomplete or malformed (ask explain_response).
+    Raises UpstreamProtocolError for a well-formed head whose framing two parsers could read differently.
+    """
+    match = _RESPONSE.match(data)
+    if match is None:
+        return None
+    minor, status, reason, block = match.groups()
+    size = match.end()
+    if size > max_bytes:
+        raise UpstreamProtocolError(f"response head of more than {max_bytes} bytes", reason="upstream_head_too_large")
+    head = ResponseHead(int(status), reason[1:] if reason else b"", block)
+    lowered = fields.searchable(block)
+    values, spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS)
+    head.reusable = minor == b"1"
+    if not values:
+        return head, size
+    _read_response_framing(head, values, minor)
+    head.has_date = b"date" in values
+    connection = values.get(b"connection")
+    if connection is not None:
+        options = {option.strip(b" \t") for option in connection.lower().split(b",")}
+        head.reusable = b"close" not in options and (head.reusable or b"keep-alive" in options)
+        named = options - _LISTED_ANYWAY
+        if named:
+            block = fields.without(block, named)
+            lowered = fields.searchable(block)
+            spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS)[1]
+    spans = [span for span in spans if not lowered.startswith((b"\ndate:", b"\ncontent-length:"), span[0])]
+    head.lines = fields.cut(block, spans) if spans else block
+    return head, size
+
+
+def _read_response_framing(head: ResponseHead, values: dict[bytes, bytes], minor: bytes) -> None:
+    length, coding = values.get(b"content-length"), values.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise UpstreamProtocolError("response with Content-Length and Transfer-Encoding")
+        if coding.lower() != b"chunked" or minor == b"0":
+            raise UpstreamProtocolError("response with an unknown transfer coding")
+        head.chunked = True
+    elif length is not None:
+        if _DIGITS.fullmatch(length) is None:
+            raise UpstreamProtocolError("response whose Content-Length is not one decimal number")
+        head.content_length = int(length)
+        head.length_in_lines = True
+
+
+def explain_response(data: bytes, checked: int, max_bytes: int) -> int:
+    """Say what is wrong with a head that parse_response did not take; as explain_request.
+
+    Raises UpstreamProtocolError as soon as no further byte could mend it.
+    """
+    while (line_end := data.find(b"\n", checked)) >= 0:
+        line = data[checked : line_end + 1]
+        if checked == 0:
+            if _RESPONSE.fullmatch(line + b"\r\n") is None:
+                raise UpstreamProtocolError("malformed status line")
+        elif _FIELD_LINE.fullmatch(line) is None:  # an empty line too: parse_response would have taken a whole head
+            raise UpstreamProtocolError("malformed header line in a response")
+        checked = line_end + 1
+    if checked == 0 and not data.startswith(b"HTTP/1."[: len(data)]):
+        raise UpstreamProtocolError("the answer does not begin with HTTP/1.")
+    if len(data) > max_bytes:
+        raise UpstreamProtocolError(f"response head of more than {max_bytes} bytes", reason="upstream_head_too_large")
+    return checked

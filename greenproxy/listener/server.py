@@ -1,0 +1,184 @@
+"""A gevent WSGIServer over one listening socket that the master keeps.
+
+Owns:       accepting, the connections of one listener, what all of them share.
+Leaves to:  listener/handler.py (one connection), worker/worker.py (when to start, drain and stop).
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import logging
+import socket
+import time
+from email.utils import formatdate
+from typing import Any
+
+import gevent
+from gevent.pywsgi import WSGIServer
+
+from greenproxy.config.schema import Listener, ServerSettings
+from greenproxy.errors import ClientClosed
+from greenproxy.http.exchange import Exchange
+from greenproxy.http.forwarding import Peer, is_trusted
+from greenproxy.http.head import HeadLimits
+from greenproxy.listener.handler import Handler
+from greenproxy.net.deadline import Deadlines
+from greenproxy.shm import segment as shm
+from greenproxy.shm.segment import Segment
+from greenproxy.telemetry.accesslog import AccessLog
+
+_log = logging.getLogger("greenproxy.error")
+
+_DRAINED = ClientClosed("the worker is leaving", reason="drained")
+
+
+class Server(WSGIServer):
+    """Serves one listener in one worker."""
+
+    max_accept = 32
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        listener: Listener,
+        application: Any,
+        settings: ServerSettings,
+        access_log: AccessLog,
+        segment: Segment,
+        column: int,
+    ) -> None:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        super().__init__(
+            sock,
+            application,
+            log=None,
+            error_log=_log,
+            handler_class=Handler,
+            spawn=gevent.spawn_raw,  # type: ignore[call-overload]  # the stubs know no raw greenlets
+        )
+        self.listener = listener
+        self.limits = settings.limits
+        self.head_limits = HeadLimits(
+            settings.limits.max_header_bytes,
+            settings.limits.max_headers,
+            settings.limits.max_request_line,
+            settings.allow_underscores,
+        )
+        self.trusted_proxies = settings.trusted_proxies
+        self.access_log = access_log
+        self.deadlines = Deadlines()
+        self.draining = False
+        self.empty_input = io.BytesIO()
+        self.base_environ = self._base_environ()
+        self._handlers: set[Handler] = set()
+        self._date = (0, b"")
+        self._cells = segment.cells
+        self._process = segment.process_base(column)
+
+    def _base_environ(self) -> dict[str, Any]:
+        address = self.listener.address
+        return {
+            "SCRIPT_NAME": "",
+            "SERVER_NAME": address.host or "localhost",
+            "SERVER_PORT": str(address.port or 80),
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.errors": self.error_log,
+            "wsgi.multithread": True,  # greenlets: requests do overlap
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+        }
+
+    # Connections
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections, idle ones included."""
+        return len(self._handlers)
+
+    def peer_of(self, address: Any) -> Peer:
+        """Describe the other end of a new connection."""
+        if isinstance(address, tuple):
+            ip = _plain_ip(address[0])
+            return Peer(ip, address[1], "http", is_trusted(ip, self.trusted_proxies) if self.trusted_proxies else False)
+        return Peer("unknown", 0, "http", False)  # a Unix socket; RFC 7239 6.2 has this word for it
+
+    def connected(self, handler: Handler) -> None:
+        """Count a connection in."""
+        self._handlers.add(handler)
+        self._cells[self._process + shm.P_CONNECTIONS] += 1
+
+    def disconnected(self, handler: Handler) -> None:
+        """Count a connection out, and accept again if connections had run out."""
+        self._handlers.discard(handler)
+        self._cells[self._process + shm.P_CONNECTIONS] -= 1
+        if not self.draining and self.started:
+            self.start_accepting()  # does nothing while accepting
+
+    def full(self) -> bool:
+        """Stop accepting at max_connections; further clients wait in the backlog."""
+        return len(self._handlers) >= self.limits.max_connections
+
+    # Exchanges
+
+    @property
+    def requests(self) -> int:
+        """Requests begun, over the life of this worker."""
+        return self._cells[self._process + shm.P_REQUESTS]
+
+    @requests.setter
+    def requests(self, value: int) -> None:
+        self._cells[self._process + shm.P_REQUESTS] = value
+
+    def finished(self, exchange: Exchange) -> None:
+        """Record an exchange, once, when its answer is out."""
+        self.access_log.record(exchange)
+        if exchange.status >= 500 and exchange.detail:  # what clients do wrong has its reason in the access log
+            _log.warning(exchange.detail, extra=_fields(exchange))
+
+    def log_crash(self, exchange: Exchange, exc: Exception) -> None:
+        """Log what should not have happened, with its traceback."""
+        _log.error("unexpected error while serving a request", exc_info=exc, extra=_fields(exchange))
+
+    def date_line(self) -> bytes:
+        """Return a Date header line (RFC 9110 6.6.1), made once a second."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, b"Date: %b\r\n" % formatdate(now, usegmt=True).encode())
+        return self._date[1]
+
+    # Life
+
+    def drain(self) -> None:
+        """Take no new connection, close idle ones, end the others after their answer."""
+        self.draining = True
+        self.stop_accepting()
+        for handler in tuple(self._handlers):
+            if handler.idle:
+                handler.deadline.set(0.0, _DRAINED)
+
+
+def _plain_ip(ip: str) -> str:
+    """Return an IPv4 address that came over an IPv6 socket as plain IPv4, without a scope."""
+    if ip.startswith("::ffff:"):
+        return str(ipaddress.IPv6Address(ip).ipv4_mapped or ip)
+    return ip.partition("%")[0]
+
+
+def _fields(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "event": "request_failed",
+        "reason": exchange.reason,
+        "request_id": exchange.request_id.decode("latin-1"),
+        "client": exchange.client_ip,
+        "method": exchange.method,
+        "path": exchange.path,
+        "status": exchange.status,
+        "route": exchange.route,
+        "upstream": exchange.upstream,
+        "server": exchange.server,
+        "attempts": exchange.attempts,
+    }

@@ -1,0 +1,1 @@
+"""Sockets under gevent: waiting without overhead, and deadlines that cost nothing per request."""

@@ -1,0 +1,96 @@
+"""A socket as the hot path wants it: wait first, then one system call.
+
+gevent's own recv tries, fails with an exception, waits through a Waiter and tries again; its sendall
+asks for the socket's type each time. After a request or an answer went out there is nothing to read
+yet, so waiting first and switching to the hub directly makes a bare proxy 1.8 times as fast
+(56,000 instead of 31,000 requests/s on one core).
+
+Leaves to:  net/deadline.py (how long to wait): nothing here has a timeout of its own.
+Invariant:  one greenlet reads a stream and one writes it at a time.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import gevent
+from greenlet import getcurrent
+
+RECEIVE_SIZE = 64 * 1024
+
+
+class Stream:
+    """Reading and writing over a connected gevent socket, which stays the owner of the descriptor."""
+
+    __slots__ = ("_hub", "_raw", "_readable", "_writable", "sock")
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self._raw: socket.socket = sock._sock  # gevent's non-blocking socket below its own
+        self._readable = sock._read_event
+        self._writable = sock._write_event
+        self._hub = gevent.get_hub()
+
+    def wait_readable(self) -> None:
+        """Wait until there is something to read, or the end of the stream."""
+        watcher = self._readable
+        watcher.start(getcurrent().switch)
+        try:
+            self._hub.switch()
+        finally:
+            watcher.stop()
+
+    def _wait_writable(self) -> None:
+        watcher = self._writable
+        watcher.start(getcurrent().switch)
+        try:
+            self._hub.switch()
+        finally:
+            watcher.stop()
+
+    def receive(self) -> bytes:
+        """Wait for bytes and return them, b"" at the end of the stream. Raises OSError."""
+        while True:
+            self.wait_readable()
+            try:
+                return self._raw.recv(RECEIVE_SIZE)
+            except BlockingIOError:
+                continue
+
+    def receive_now(self) -> bytes | None:
+        """Return bytes that are here already, b"" at the end of the stream, None when there are none yet."""
+        try:
+            return self._raw.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return None
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`. Raises OSError."""
+        try:
+            sent = self._raw.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(data):
+            self._send_rest(memoryview(data), sent)
+
+    def _send_rest(self, data: memoryview, sent: int) -> None:
+        while sent < len(data):
+            self._wait_writable()
+            try:
+                sent += self._raw.send(data[sent:])
+            except BlockingIOError:
+                continue
+
+    def peer_state(self) -> str:
+        """Look without reading: "quiet" (open, nothing to read), "data" or "closed"."""
+        try:
+            return "data" if self._raw.recv(1, socket.MSG_PEEK) else "closed"
+        except BlockingIOError:
+            return "quiet"
+        except OSError:
+            return "closed"
+
+    def close(self) -> None:
+        """Close the socket; a greenlet that waits on it is woken with an error by gevent."""
+        self.sock.close()

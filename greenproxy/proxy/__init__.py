@@ -1,0 +1,1 @@
+"""Carry an exchange to a server and its answer back."""
