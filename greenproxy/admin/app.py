@@ -130,7 +130,7 @@ def run(heritage: Heritage) -> None:
         Listener.model_validate({"address": str(settings.address)}),
         _with_http_variables(AdminApp(heritage.config, settings, heritage.segment)),
         heritage.config.server,
-        AccessLog("off"),
+        AccessLog(None),
         Segment.create(),
         PRIVATE_COLUMN,
     )
