@@ -45,7 +45,7 @@ class _Rule(NamedTuple):
     exact: str  # this path itself ...
     below: str  # ... and all that begin with this; "" is every path, "*" of OPTIONS too
     conditions: _Conditions | None
-    index: int
+    route: int  # its index
 
     @property
     def first_segment(self) -> str | None:
@@ -119,11 +119,11 @@ class RouteTable:
             site = self._by_host.get(host) or self._site_below(host)
         end = path.find("/", 1)
         rules = site.by_segment.get(path[1:] if end < 0 else path[1:end], site.otherwise)
-        for exact, below, conditions, index in rules:
+        for exact, below, conditions, route in rules:
             if (path.startswith(below) or path == exact) and (
                 conditions is None or conditions.hold(method, header, cookie)
             ):
-                return index
+                return route
         return None
 
     def _site_below(self, host: str) -> _Site:
