@@ -39,7 +39,21 @@ import traceback
 from email.utils import formatdate
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterable, Iterator, List, NoReturn, Optional, Tuple, Type, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    NoReturn,
+    Optional,
+    Tuple,
+    Type,
+    cast,
+)
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
@@ -55,6 +69,7 @@ EXIT_APP_NOT_LOADED = 3
 IDLE_TIMEOUT_S = 90.0  # longer than the proxy's pool idle_timeout (55 s), so the proxy retires a connection first
 HEAD_TIMEOUT_S = 10.0  # from the first byte of a head to its last
 IO_TIMEOUT_S = 120  # one send or receive within a request without any progress
+DRAIN_TIMEOUT_S = 1  # for the unread rest of a request body, which must not hold a thread for long
 SWEEP_INTERVAL_S = 1.0
 MAX_HEAD_BYTES = 256 * 1024  # the proxy has the real limit; this one only bounds memory
 MAX_CHUNK_LINE_BYTES = 4096
@@ -103,7 +118,7 @@ class Request:
         self.http_1_0 = http_1_0
         self.fields = fields
         self.content_length = body_length(fields, http_1_0)
-        options = fields.get("HTTP_CONNECTION", "").lower()
+        options = connection_options(fields.get("HTTP_CONNECTION", ""))
         self.keep_alive = "keep-alive" in options if http_1_0 else "close" not in options
         self.wants_continue = not http_1_0 and fields.get("HTTP_EXPECT", "").lower() == "100-continue"
 
@@ -151,6 +166,12 @@ def joined(key: str, first: str, second: str) -> str:
     if key in _ONLY_ONCE:
         raise BadRequest(f"{key} given twice")
     return f"{first}; {second}" if key == "HTTP_COOKIE" else f"{first}, {second}"
+
+
+@lru_cache(maxsize=64)
+def connection_options(value: str) -> FrozenSet[str]:
+    """Return the members of a Connection header in lower case."""
+    return frozenset(option.strip() for option in value.lower().split(","))
 
 
 def body_length(fields: Dict[str, str], http_1_0: bool) -> Optional[int]:
@@ -246,9 +267,12 @@ class Connection:
         self.awaited = False  # the client waits for "100 Continue" before it sends the body
         self.broken = False  # the framing is lost: never use it for another request
         # The kernel keeps the time: Python's own timeouts cost a poll() for every send and receive.
-        timeout = struct.pack("ll", IO_TIMEOUT_S, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", IO_TIMEOUT_S, 0))
+        self.limit_receive(IO_TIMEOUT_S)
+
+    def limit_receive(self, seconds: int) -> None:
+        """Let each further receive wait at most that long."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
     def send(self, data: bytes) -> None:
         """Send all of `data`, or raise Disconnected."""
@@ -325,11 +349,15 @@ class Body(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def drain(self, limit: int) -> bool:
-        """Discard what the application left; False if that is more than `limit`, so that closing is better."""
-        block = bytearray(RECEIVE_BYTES)
-        while not self.complete and limit > 0:
-            limit -= self.readinto(block)
+    def drain(self) -> bool:
+        """Discard what the application left; False if that is too much or too slow, so that closing is better."""
+        if self.complete:
+            return True
+        block, left, end = bytearray(RECEIVE_BYTES), MAX_DRAIN_BYTES, time.monotonic() + DRAIN_TIMEOUT_S
+        self._connection.limit_receive(DRAIN_TIMEOUT_S)
+        while not self.complete and left > 0 and time.monotonic() < end:
+            left -= self.readinto(block)
+        self._connection.limit_receive(IO_TIMEOUT_S)
         return self.complete
 
     def readinto(self, target: Any) -> int:
@@ -514,7 +542,7 @@ class Response:
         if field == "content-length":
             self._announce(value)
         elif field in _HOP_BY_HOP:
-            if field == "connection" and "close" in value.lower():
+            if field == "connection" and "close" in connection_options(value):
                 self.keep_alive = False
         else:
             self._has_date = self._has_date or field == "date"
@@ -633,7 +661,7 @@ class Response:
         """Whether the connection can take another request, after what is left of this one's body is discarded."""
         if not self.keep_alive or self._connection.broken:
             return False
-        return self._body is None or self._body.drain(MAX_DRAIN_BYTES)
+        return self._body is None or self._body.drain()
 
 
 # --- Host: socket, threads, connections ---------------------------------------------------------------------
@@ -750,9 +778,8 @@ class Host:
         while not (stop.graceful or stop.quick):
             stop.poll(SWEEP_INTERVAL_S)
             self._sweep()
-        self._socket_file.remove()
         self._draining.set()
-        self._accept_backlog()
+        self._stop_accepting()
         for connection in list(self._idle.values()):
             self._retire(connection)
         while self._connections and not stop.quick:
@@ -784,7 +811,8 @@ class Host:
             try:
                 self._accept()
             finally:
-                self._epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
+                if not self._draining.is_set():
+                    self._epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     def _serve_and_release(self, connection: Connection) -> None:
         keep = False
@@ -869,30 +897,29 @@ class Host:
 
     # The connections
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept one connection; False if none waits."""
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
-            return
+            return False
         except OSError:
+            if self._draining.is_set():
+                return False  # shut down, and nobody is left in the backlog
             time.sleep(0.1)  # EMFILE: the event comes again at once, so give other threads time to close something
             raise
         connection = Connection(sock)
         self._connections[connection.fd] = connection
         self._idle[connection.fd] = connection
         self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLONESHOT)
+        return True
 
-    def _accept_backlog(self) -> None:
-        """Take those who connected before the socket file went away, then stop listening."""
-        try:
-            while True:
-                before = len(self._connections)
-                self._accept()
-                if len(self._connections) == before:
-                    break
-        except OSError:
-            self._log_exception("accept")
-        self._listener.close()
+    def _stop_accepting(self) -> None:
+        """Refuse further connects, and take those who connected before."""
+        self._socket_file.remove()
+        self._listener.shutdown(socket.SHUT_RDWR)  # connects fail from here on; the backlog can still be accepted
+        while self._accept():
+            pass
 
     def _release(self, connection: Connection) -> None:
         """Let the connection wait for bytes."""
@@ -1000,6 +1027,7 @@ def parse_arguments(argv: Optional[List[str]] = None) -> argparse.Namespace:
 def prepare_process(arguments: argparse.Namespace) -> None:
     """Make the process what the application expects: signals, standard streams, directory, import path."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the master blocks signals across its fork
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until we serve: no traceback of an import that was interrupted
     for fd in (arguments.ready_fd, arguments.parent_fd):
         if fd is not None:
             os.set_inheritable(fd, False)  # not for children of the application
