@@ -104,6 +104,23 @@ def to_data(node: Node) -> object:
     return node.value
 
 
+def empty_values(node: Node, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Find the keys and items that the file itself leaves without a value.
+
+    They mean nothing: a section whose lines are all commented out shall not switch something off in silence.
+    """
+    if isinstance(node, Scalar):
+        if node.value is None and node.literal:
+            yield path
+        return
+    if isinstance(node, Mapping):
+        for name, (_, value) in node.entries.items():
+            yield from empty_values(value, (*path, name))
+    else:
+        for index, item in enumerate(node.items):
+            yield from empty_values(item, (*path, index))
+
+
 def compose(text: str, expand: Expand, report: Report) -> Node | None:
     """Read the only document of `text`; None when it is empty.
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from greenproxy.config import document
 from greenproxy.config.availability import unavailable
 from greenproxy.config.document import DocumentError, Node
-from greenproxy.config.problems import Places, validation_problems
+from greenproxy.config.problems import NO_VALUE, Places, validation_problems
 from greenproxy.config.references import references
 from greenproxy.config.schema import Config
 from greenproxy.config.variables import Variables
@@ -99,6 +99,7 @@ def _validated(root: Node, file: str, problems: list[Problem]) -> Config | None:
         config = Config.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         problems.extend(validation_problems(places, error, Config))
+    problems.extend(places.problem(loc, NO_VALUE) for loc in document.empty_values(root))
     problems.extend(places.problem(*finding) for finding in references(data, folder))
     problems.extend(places.problem(*finding) for finding in unavailable(data))
     return config

@@ -26,6 +26,8 @@ _SECRET_PATH = "admin"  # `admin: TOKEN` is an easy mistake; what stands below a
 _SHOWN = 60
 _SIMPLE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 
+NO_VALUE = "needs a value; leave the key out for its default"
+
 _WORDING = {
     "missing": "is needed",
     "extra_forbidden": "unknown key",
@@ -109,7 +111,7 @@ def validation_problems(places: Places, error: ValidationError, model: type[Base
 def _text(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if details["input"] is None and kind not in ("missing", "extra_forbidden", FINDING):
-        return "needs a value; leave the key out for its default"
+        return NO_VALUE
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":

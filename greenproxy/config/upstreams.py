@@ -43,6 +43,9 @@ Balance = Literal[
 Weight = Annotated[Count, Field(ge=1, le=1000)]
 Positive = Annotated[Duration, Field(gt=0)]
 
+# A hosted application has few threads: a slow client must not hold one, and a dead process is seen within a second.
+_HOSTED_DEFAULTS = {"buffer": {"request": "1MB", "response": "1MB"}, "health_check": {"interval": "1s"}}
+
 _STATUS_RANGE = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?\Z")
 _HASH_ON = re.compile(r"(?:ip|path|(?:header|cookie|query):[!#$%&'*+.^_`|~0-9A-Za-z-]+)\Z")
 _RETRY_WORDS = ("connect", "reset", "timeout")
@@ -239,10 +242,9 @@ class Upstream(Section):
     @model_validator(mode="before")
     @classmethod
     def _hosted_defaults(cls, data: Any) -> Any:
-        # A hosted application has few threads: a slow client must not hold one, and a dead process is seen in a second.
-        if not isinstance(data, dict) or "wsgi" not in data:
+        if not isinstance(data, dict) or data.get("wsgi") is None:
             return data
-        return {"buffer": HOSTED_BUFFER, "health_check": HOSTED_HEALTH_CHECK, **data}
+        return {**_HOSTED_DEFAULTS, **data}
 
     @model_validator(mode="after")
     def _check(self) -> Upstream:
@@ -266,7 +268,3 @@ class Upstream(Section):
                     "{value} is in this upstream twice; give one server more weight instead",
                 )
             seen.add(server.address.identity)
-
-
-HOSTED_BUFFER = {"request": "1MB", "response": "1MB"}
-HOSTED_HEALTH_CHECK = {"interval": "1s"}

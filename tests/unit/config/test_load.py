@@ -125,6 +125,8 @@ CASES = [
     (BASE + "^servr: {}", "servr", "unknown key (did you mean 'server'?)"),
     (BASE + "^zzzz: {}", "zzzz", "unknown key"),
     (BASE + "log:^", "log", "needs a value"),
+    (upstream("health_check: ^"), "upstreams.a.health_check", "needs a value"),
+    (upstream("health_check: {host: ^~}"), "upstreams.a.health_check.host", "needs a value"),
     (BASE + "log: ^3", "log", "must be a mapping"),
     (f"^{UPSTREAMS}\n{ROUTES}", "listeners", "is needed"),
     (f"^{LISTENERS}\n{UPSTREAMS}", "routes", "is needed"),
