@@ -29,6 +29,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "ruff>=0.8",
+    "types-gevent>=24.11",
     "types-pyyaml>=6.0",
 ]
 
