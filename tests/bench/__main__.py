@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class Plan:
 
 
 FULL = Plan(rounds=3, seconds=8, connections=50, idle_connections=2000)
+BUSY_LOAD = 0.8  # load average from which something else takes a good part of a core
 QUICK = Plan(rounds=2, seconds=2, connections=50, idle_connections=500)
 
 
@@ -53,6 +54,7 @@ def main() -> int:
         print(f"not measured, for it is missing: {line}", file=sys.stderr)
     if tools.wrk is None or tools.nginx is None:
         return 2
+    busy = os.getloadavg()[0]
     _allow_many_files()
     signal.signal(signal.SIGTERM, _leave)
     cores = sorted(os.sched_getaffinity(0))
@@ -61,7 +63,7 @@ def main() -> int:
         stage = Stage(tools, Path(folder), proxy_core=cores[0], load_core=cores[-1])
         numbers = _measure(stage, plan)
     verdicts = judge(numbers)
-    page = markdown(numbers, verdicts, _setting(plan, cores))
+    page = markdown(numbers, verdicts, _setting(plan, cores) + _caution(cores, busy))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(page, encoding="utf-8")
     print("\n" + page)
@@ -138,15 +140,23 @@ def _say(title: str, sample: Sample) -> Sample:
     return sample
 
 
-def _setting(plan: Plan, cores: list[int]) -> str:
-    shared = "" if len(cores) > 1 else " **Only one core: proxy, load and origin share it, so the ratios mean little.**"
+def _setting(plan: Plan, cores: Sequence[int]) -> str:
     return (
         f"`make bench`: {plan.rounds} interleaved rounds of {plan.seconds} s, wrk with {plan.connections} connections "
         f"and ten browser headers, nginx as the origin, JSON access log on in nginx and greenproxy, each proxy on one "
         f"core, load and origin on another; `loadtest -n {LOADTEST_REQUESTS} -c {LOADTEST_CLIENTS}`; "
         f"{plan.idle_connections} idle connections. Medians, and in parentheses the lowest and highest round. "
-        f"{platform.machine()}, Python {platform.python_version()}.{shared}"
+        f"{platform.machine()}, Python {platform.python_version()}."
     )
+
+
+def _caution(cores: Sequence[int], busy: float) -> str:
+    cautions = []
+    if len(cores) < 2:
+        cautions.append("proxy, load and origin shared one core")
+    if busy > BUSY_LOAD:
+        cautions.append(f"the machine was busy before the run (load average {busy:.1f})")
+    return f" **Trust the numbers little: {', and '.join(cautions)}.**" if cautions else ""
 
 
 if __name__ == "__main__":

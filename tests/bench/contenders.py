@@ -66,6 +66,7 @@ listeners: [{{address: "127.0.0.1:{port}"}}]
 upstreams: {{origin: {{servers: [{{address: "127.0.0.1:{origin}"}}]}}}}
 routes: [{{match: {{path: /}}, upstream: origin}}]
 log: {{access: {folder}/access.log, error: {folder}/error.log}}
+admin: off
 """
 
 
