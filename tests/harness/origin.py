@@ -226,12 +226,13 @@ class Answer:
 class ScriptedOrigin(Origin):
     """Answers by a script: request N, counted over all connections, gets answer N; the last one repeats.
 
-    Instead of a sequence a callable may decide from the request. `greeting` is sent upon accept, unasked.
+    Instead of a sequence a callable may decide from the request and its connection. `greeting` is sent upon
+    accept, unasked.
     """
 
     def __init__(
         self,
-        script: Sequence[Answer] | Callable[[Request], Answer],
+        script: Sequence[Answer] | Callable[[Request, Connection], Answer],
         path: Path | None = None,
         greeting: bytes = b"",
     ) -> None:
@@ -247,7 +248,7 @@ class ScriptedOrigin(Origin):
             head = self._next_head(connection)
             if head is None:
                 return
-            answer = self._answer_for(head[0])
+            answer = self._answer_for(head[0], connection)
             if not answer.early and not self._finish_request(connection):
                 return
             if not self._act(connection, answer):
@@ -255,12 +256,12 @@ class ScriptedOrigin(Origin):
             if answer.early and not self._finish_request(connection):
                 return
 
-    def _answer_for(self, request: Request) -> Answer:
+    def _answer_for(self, request: Request, connection: Connection) -> Answer:
         with self._lock:
             self.heads.append(request)
             script = self.script
             if callable(script):
-                return script(request)
+                return script(request, connection)
             return script[min(len(self.heads), len(script)) - 1]
 
     def _next_head(self, connection: Connection) -> tuple[Request, int] | None:

@@ -107,10 +107,9 @@ class Proxy:
         return self.process.pid
 
     def worker_pids(self) -> list[int]:
-        """Give the pids of the workers that serve now, from the log: said ready, and neither ended nor spare."""
-        alive = session_members(self.pid)
-        ready = [record["worker"] for record in self.logs("worker_ready") if "worker" in record]
-        return [pid for pid in dict.fromkeys(ready) if pid in alive]
+        """Give the pids of the workers that serve, as the admin API says; spares have no slot and are left out."""
+        workers = self.admin_get("/api/v1/status")["workers"]
+        return [worker["pid"] for worker in workers if worker["slot"] is not None]
 
     # Requests
 

@@ -15,6 +15,7 @@ LIMITS = {
     "header_timeout": "10s",
     "body_timeout": "10s",
     "keepalive_timeout": "10s",
+    "max_request_line": "4KB",
     "max_header_bytes": "8KB",
     "max_headers": 50,
     "max_body": "64KB",
