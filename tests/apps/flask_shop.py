@@ -1,4 +1,4 @@
-"""A legacy shop in Flask, as its owners left it: sessions, forms, uploads, downloads, redirects, a login."""
+"""A legacy shop in Flask, as its owners left it: sessions, forms, uploads, downloads, redirects."""
 
 from __future__ import annotations
 

@@ -11,9 +11,11 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from greenproxy.worker import apphost
 from tests.apps.hosting import HostedApp, find_python
 from tests.harness.client import RawClient
 from tests.harness.wait import DEADLINE_S, wait_for
@@ -85,7 +87,7 @@ def test_response_is_framed_and_the_connection_stays_open(
             assert response.get("connection") is None
 
 
-@pytest.mark.parametrize("target", ["/hello", "/stream", "/write", "/lazy", "/file", "/empty", "/raise"])
+@pytest.mark.parametrize("target", ["/hello", "/stream", "/write", "/lazy", "/file", "/empty", "/raise", "/endless"])
 def test_head_has_no_body(app: HostedApp, target: str) -> None:
     with app.client() as client:
         client.request(request(target, method="HEAD"))
@@ -461,6 +463,35 @@ def test_idle_connection_refuses_new_bytes_once_it_is_retired(app: HostedApp) ->
         assert idle.request(request("/hello")).status == 200
         app.stop()
         assert not idle.try_send(sized("/echo", b"abc"))
+
+
+def test_bytes_that_come_while_a_connection_is_retired_are_served_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the proxy sends, it either gets an answer or learns that nothing was taken."""
+    ours, theirs = socket.socketpair()
+    listening = apphost.SocketFile(str(tmp_path / "a.sock"))
+    host = apphost.Host(lambda environ, start_response: [], listening, 1, "app/0")
+    connection = apphost.Connection(ours)
+    host._connections[connection.fd] = host._idle[connection.fd] = connection
+    host._epoll.register(connection.fd, 0)
+    looked = apphost.has_bytes
+
+    def send_after_the_second_look(sock: socket.socket) -> bool:
+        seen = looked(sock)
+        if looks.pop() == "second":
+            with pytest.raises(BrokenPipeError):
+                theirs.send(b"too late")
+        return seen
+
+    looks = ["second", "first"]
+    monkeypatch.setattr(apphost, "has_bytes", send_after_the_second_look)
+    with theirs, listening.sock:
+        host._draining.set()
+        monkeypatch.setattr(host, "_stop", SimpleNamespace(wake=lambda: None), raising=False)
+        host._retire(connection)
+    assert looks == []
+    assert host._connections == {}
 
 
 def test_no_request_is_lost_to_a_stop(tmp_path: Path) -> None:
