@@ -105,11 +105,12 @@ class Nursery:
 
     def _live(self, kind: Kind, heritage: Heritage) -> None:
         """Be the child. Everything that brings gevent is imported here, after the fork."""
+        run = _entry(kind)
         privileges.become(self._estate.identity)
         logs.become(kind.value)
         logs.capture_stderr()
         signal.signal(signal.SIGUSR1, lambda number, frame: _reopen_logs())
-        _entry(kind)(heritage)
+        run(heritage)
 
 
 class _Pipes:
@@ -138,6 +139,7 @@ class _Pipes:
 
 
 def _entry(kind: Kind) -> Callable[[Heritage], None]:
+    """Import what the child runs, before rights are dropped: our modules may lie where its user must not look."""
     match kind:
         case Kind.CHECKER:
             from greenproxy.worker.checker import run
@@ -145,6 +147,13 @@ def _entry(kind: Kind) -> Callable[[Heritage], None]:
             from greenproxy.admin.app import run
         case _:
             from greenproxy.worker.worker import run
+    # These are otherwise imported at their first use.
+    import encodings.idna  # noqa: F401
+
+    import gevent
+
+    hub = gevent.get_hub()
+    _ = hub.resolver_class, hub.threadpool_class
     return run
 
 

@@ -29,6 +29,7 @@ _STANDARD = {"stdout": 1, "stderr": 2}
 # POSIX PIPE_BUF on Linux: up to here a write to a pipe is whole or refused, never mixed with another's.
 MAX_LINE_BYTES = 4096
 _CUT = " [...]"
+_WORTH_CUTTING = 64
 
 
 class Formatter(JsonFormatter):
@@ -51,33 +52,29 @@ class Formatter(JsonFormatter):
         log_data["event"] = "message"
         super().add_fields(log_data, record, message_dict)
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, cut to MAX_LINE_BYTES at its longest texts."""
-        line = super().format(record)
-        while len(line) > MAX_LINE_BYTES - 1:
-            shorter = _shorter(record)
-            if shorter is None:
-                return line
-            line = super().format(shorter)
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Name the traceback as a person would."""
+        if "exc_info" in log_data:
+            log_data["traceback"] = log_data.pop("exc_info")
+        return log_data
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Return the line, cut at its longest texts until a pipe takes it whole."""
+        line = super().jsonify_log_record(log_data)
+        while len(line) >= MAX_LINE_BYTES:
+            texts = {name: len(value) for name, value in log_data.items() if isinstance(value, str)}
+            name = max(texts, key=lambda name: texts[name])
+            if texts[name] <= _WORTH_CUTTING:
+                break
+            log_data[name] = _cut(name, log_data[name])
+            line = super().jsonify_log_record(log_data)
         return line
 
 
-def _shorter(record: logging.LogRecord) -> logging.LogRecord | None:
-    """Halve the longest text of a record; of a traceback the end is kept, which says what happened."""
-    if record.args or record.exc_info:
-        text = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
-        fields = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
-        if text:
-            fields["traceback"] = text
-        return logging.makeLogRecord(fields)
-    texts = {name: value for name, value in record.__dict__.items() if isinstance(value, str)}
-    name = max(texts, key=lambda name: len(texts[name]))
-    text = texts[name]
-    if len(text) <= 2 * len(_CUT):
-        return None
-    half = len(text) // 2 - len(_CUT)
-    fields = {**record.__dict__, name: _CUT + text[-half:] if name == "traceback" else text[:half] + _CUT}
-    return logging.makeLogRecord(fields)
+def _cut(name: str, text: str) -> str:
+    """Halve a text; of a traceback the end is kept, which says what happened."""
+    half = len(text) // 2
+    return _CUT + text[-half:] if name == "traceback" else text[:half] + _CUT
 
 
 class LineHandler(logging.Handler):
