@@ -159,6 +159,7 @@ def test_children_run_as_the_configured_user_and_the_master_does_not(tmp_path: P
         folder.chmod(folder.stat().st_mode | 0o011)
     config = config_for(origin.address, server={"user": "nobody"}, log={"access": str(log)})
     with running_proxy(config, tmp_path) as proxy:
+        proxy.wait_log("spare_ready")  # it has become that user, too
         users = {
             pid: Path(f"/proc/{pid}/status").read_text().split("Uid:\t")[1].split()[0]
             for pid in session_members(proxy.pid)
@@ -246,14 +247,16 @@ def test_spare_serves_within_300_ms_of_a_kill(origin: RecordingOrigin, tmp_path:
         assert time.monotonic() - killed < 0.3
 
 
-def test_counters_of_a_dead_worker_are_kept(origin: RecordingOrigin, tmp_path: Path) -> None:
+def test_counters_of_a_dead_worker_are_kept_and_its_column_is_freed(origin: RecordingOrigin, tmp_path: Path) -> None:
     with running_proxy(config_for(origin.address), tmp_path) as proxy:
         proxy.wait_log("spare_ready")
         for _ in range(3):
             assert proxy.get("/").status == 200
-        os.kill(proxy.worker_pids()[0], SIGKILL)
+        [victim] = proxy.worker_pids()
+        os.kill(victim, SIGKILL)
         assert proxy.get("/").status == 200
-        wait_for(lambda: proxy.admin_get("/api/v1/status")["requests"] == 4)
+        wait_for(lambda: proxy.admin_get("/api/v1/status")["requests"] == 4, "the sum of both workers")
+        assert victim not in [worker["pid"] for worker in proxy.admin_get("/api/v1/status")["workers"]]
 
 
 def test_hung_worker_is_replaced_by_the_watchdog(origin: RecordingOrigin, tmp_path: Path) -> None:
