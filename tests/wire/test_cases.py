@@ -61,7 +61,7 @@ def test_reject_with_whole_requests_buffered(case: Case, buffering_wire: Wire) -
 def _check_reject(case: Case, wire: Wire) -> None:
     wire.origin.clear()
     with wire.proxy.client() as client:
-        client.try_send(case.raw)
+        client.send(case.raw)  # a proxy that answers early and closes at once would break the pipe
         if case.one("send") == "half_close":
             client.finish_sending()
         answers = client.responses(case.methods)
