@@ -124,7 +124,7 @@ class Limits(Section):
     """What one client may use up. Beyond them: 408, 413, 414, 431, or no connection."""
 
     header_timeout: Positive = setting("10s", "a request's head must be complete by then; absolute")
-    body_timeout: Positive = setting("30s", "a body must not stall for longer")
+    body_timeout: Positive = setting("30s", "a body must be complete by then, plus 1 s for each 500 bytes that came")
     keepalive_timeout: Positive = setting("75s", "an idle connection is closed after this")
     max_request_line: Annotated[Size, Field(ge=128)] = setting("8KB", "longest request line")
     max_header_bytes: Annotated[Size, Field(ge=256)] = setting("32KB", "longest head, request line included")

@@ -22,6 +22,9 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)\r\n")
 _LEADING_ZEROS = re.compile(rb"0*(?=[0-9A-Fa-f])")
 _FIELD_LINE = re.compile(FIELD_LINE)
 
+# RFC 9110 6.5.1; a server that merged them into the head would be fooled
+_NEVER_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
+
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -133,6 +136,8 @@ class ChunkedDecoder:
             raise self._error("trailers too large")
         if _FIELD_LINE.fullmatch(line) is None:
             raise self._error("malformed trailer")
+        if line.partition(b":")[0].lower() in _NEVER_TRAILERS:
+            raise self._error("a framing or routing field among the trailers")
 
 
 def encode_chunk(data: bytes) -> bytes:

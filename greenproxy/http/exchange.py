@@ -118,7 +118,7 @@ class Exchange:
         self.prefix = b""  # X-Forwarded-Prefix of a trusted proxy
         self.forwarding_lines = b""  # what chain/entry.py adds to them
         self.authority = target.authority if target.authority is not None else head.host
-        self.host = host_name(self.authority)
+        self.host = peer.host_name(self.authority)
         self.client_ip = peer.ip
         self.scheme = peer.scheme
         self.request_id = b""
@@ -160,11 +160,3 @@ class Exchange:
             if mark and key == wanted:
                 return cookie.strip(b'"').decode("latin-1")
         return None
-
-
-def host_name(authority: bytes) -> str:
-    """Return the host of an authority for matching: lower-case, without port and final dot."""
-    host = authority.decode("latin-1").lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")

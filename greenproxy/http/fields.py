@@ -11,9 +11,15 @@ import re
 from collections.abc import Iterable
 
 
-def finder(names: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Compile a pattern that finds the fields `names` (lower-case) in the result of `searchable`."""
-    return re.compile(rb"\n(" + rb"|".join(re.escape(name) for name in names) + rb"):")
+def finder(names: Iterable[bytes], prefix: bytes | None = None) -> re.Pattern[bytes]:
+    """Compile a pattern that finds the fields `names` (lower-case) in the result of `searchable`.
+
+    With `prefix` it also finds every field whose name begins so.
+    """
+    patterns = [re.escape(name) for name in names]
+    if prefix is not None:
+        patterns.append(re.escape(prefix) + rb"[^:\n]*")
+    return re.compile(rb"\n(?:" + rb"|".join(patterns) + rb"):")
 
 
 def searchable(block: bytes) -> bytes:
@@ -21,21 +27,24 @@ def searchable(block: bytes) -> bytes:
     return (b"\n" + block).lower()
 
 
-def scan(block: bytes, lowered: bytes, pattern: re.Pattern[bytes]) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
+def scan(
+    block: bytes, lowered: bytes, pattern: re.Pattern[bytes], keep: bytes = b""
+) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
     """Return the values of the fields that `pattern` finds, and where in `block` their lines are.
 
     Several lines of one name are joined by ", " (RFC 9110 5.3), so a second Content-Length or Host
-    shows as a value that no longer is valid.
+    shows as a value that no longer is valid. Lines of the field `keep` are not among the places.
     """
     values: dict[bytes, bytes] = {}
     spans: list[tuple[int, int]] = []
     for match in pattern.finditer(lowered):
-        name = match.group(1)
-        start = match.start()
-        end = lowered.find(b"\n", start + 1)
-        value = block[match.end() - 1 : end - 2].strip(b" \t")
+        start, colon = match.span()
+        name = lowered[start + 1 : colon - 1]
+        end = lowered.find(b"\n", colon)
+        value = block[colon - 1 : end - 2].strip(b" \t")
         values[name] = value if name not in values else values[name] + b", " + value
-        spans.append((start, end))
+        if name != keep:
+            spans.append((start, end))
     return values, spans
 
 

@@ -1,4 +1,4 @@
-"""What we tell a server about its client: X-Forwarded-*, Forwarded (RFC 7239), Via, X-Request-ID.
+"""What we tell a server about its client: X-Forwarded-*, X-Real-IP, Forwarded (RFC 7239), Via, X-Request-ID.
 
 Pure. What a client says of itself is believed only when the peer is a trusted proxy; everything else
 of that kind was cut from the head before. The lines of an untrusted peer depend on its address and
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from greenproxy.http.grammar import HOST
@@ -19,6 +19,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 _PREFIX = re.compile(rb"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
+
+
+_OURS = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix", b"x-forwarded-proto"})
 
 
 class Forwarding(NamedTuple):
@@ -37,7 +40,7 @@ class Forwarding(NamedTuple):
 class Peer:
     """The other end of one client connection."""
 
-    __slots__ = ("_host", "_plain", "ip", "port", "scheme", "trusted")
+    __slots__ = ("_authority", "_host", "_name", "_plain", "ip", "port", "scheme", "trusted")
 
     def __init__(self, ip: str, port: int, scheme: str, trusted: bool) -> None:
         self.ip = ip
@@ -45,7 +48,16 @@ class Peer:
         self.scheme = scheme
         self.trusted = trusted
         self._host: bytes | None = None
+        self._authority: bytes | None = None
+        self._name = ""
         self._plain = Forwarding(b"", ip, scheme, b"", b"")
+
+    def host_name(self, authority: bytes) -> str:
+        """Return the host of an authority for matching; remembered, as it seldom changes on a connection."""
+        if authority != self._authority:
+            self._authority = authority
+            self._name = host_name(authority)
+        return self._name
 
     def forwarding(self, head: RequestHead, host: bytes, trusted_proxies: Sequence[Network]) -> Forwarding:
         """Return what to tell a server about a request of this peer that is meant for `host`."""
@@ -53,9 +65,18 @@ class Peer:
             return _of_trusted(head, host, self, trusted_proxies)
         if host != self._host:
             self._host = host
-            lines = _lines(self.ip.encode(), self.scheme.encode(), host, _forwarded(self.ip, self.scheme, host))
+            forwarded = _forwarded(self.ip, self.scheme, host)
+            lines = _lines(self.ip.encode(), self.ip, self.scheme.encode(), host, forwarded)
             self._plain = Forwarding(lines, self.ip, self.scheme, b"", b"")
         return self._plain
+
+
+def host_name(authority: bytes) -> str:
+    """Return the host of an authority for matching: lower-case, without port and final dot."""
+    host = authority.decode("latin-1").lower()
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0].rstrip(".")
 
 
 def is_trusted(ip: str, trusted_proxies: Sequence[Network]) -> bool:
@@ -67,7 +88,7 @@ def is_trusted(ip: str, trusted_proxies: Sequence[Network]) -> bool:
     return any(address in network for network in trusted_proxies)
 
 
-def _lines(forwarded_for: bytes, scheme: bytes, host: bytes, forwarded: bytes) -> bytes:
+def _lines(forwarded_for: bytes, client_ip: str, scheme: bytes, host: bytes, forwarded: bytes) -> bytes:
     host_line = b"X-Forwarded-Host: %b\r\n" % host if host else b""
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bForwarded: %b\r\nVia: 1.1 greenproxy\r\n" % (
         forwarded_for,
@@ -105,8 +126,17 @@ def _of_trusted(head: RequestHead, host: bytes, peer: Peer, trusted_proxies: Seq
     prefix = values.get(b"x-forwarded-prefix", b"")
     if _PREFIX.fullmatch(prefix) is None:
         prefix = b""
-    lines = _lines(forwarded_for, scheme, original_host, forwarded)
+    lines = _lines(forwarded_for, client_ip, scheme, original_host, forwarded) + _vouched(values)
     return Forwarding(lines, client_ip, scheme.decode(), request_id, prefix.rstrip(b"/"))
+
+
+def _vouched(values: Mapping[bytes, bytes]) -> bytes:
+    """Return what else a trusted proxy says of its client, unchanged."""
+    return b"".join(
+        b"%b: %b\r\n" % (name.title(), value)
+        for name, value in values.items()
+        if name.startswith(b"x-forwarded-") and name not in _OURS
+    )
 
 
 def _client_of(chain: bytes, peer_ip: str, trusted_proxies: Sequence[Network]) -> str:

@@ -10,11 +10,10 @@ FIELD_LINE = TOKEN + rb"+:" + FIELD_TEXT + rb"*\r\n"  # no space before the colo
 FIELD_LINES = rb"((?:" + FIELD_LINE + rb")*)"
 
 # RFC 3986 3.2.2 reg-name without the comma (a joined pair of Host lines must not pass), or an IP literal.
-HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=%]+)(?::([0-9]{0,5}))?")
+_PORT = rb"[0-9]{0,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=%]+)(?::(?:" + _PORT + rb"))?")
 
-METHOD_NAMES = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE")
-}
+METHOD_NAMES = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 
-# RFC 9110 9.2.2
-IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+# RFC 9110 9.2.2, without TRACE, which is not offered
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})

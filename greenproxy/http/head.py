@@ -43,13 +43,11 @@ _REQUEST_FIELDS = (
     b"expect",
     b"forwarded",
     b"host",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-prefix",
-    b"x-forwarded-proto",
+    b"proxy",  # would become HTTP_PROXY in a CGI environment (CVE-2016-5385)
+    b"x-real-ip",
     b"x-request-id",
 )
-_FIND_REQUEST_FIELDS = fields.finder(_REQUEST_FIELDS)
+_FIND_REQUEST_FIELDS = fields.finder(_REQUEST_FIELDS, b"x-forwarded-")
 _FIND_RESPONSE_FIELDS = fields.finder((*_HOP_BY_HOP, b"content-length", b"date"))
 _LISTED_ANYWAY = frozenset({b"close", b"keep-alive", b"", *_REQUEST_FIELDS})
 
@@ -130,12 +128,12 @@ def parse_request(data: bytes, limits: HeadLimits) -> RequestHead | None:
         raise _line_too_long(limits)
     if block.count(b"\n") > limits.max_headers:
         raise BadRequest(f"more than {limits.max_headers} header fields", status=431, reason="too_many_headers")
-    head = RequestHead(METHOD_NAMES.get(method) or method.decode("ascii"), target, 1 if minor == b"1" else 0, size)
+    head = RequestHead(METHOD_NAMES.get(method) or _rare_method(method), target, 1 if minor == b"1" else 0, size)
     lowered = fields.searchable(block)
     if not limits.allow_underscores and b"_" in block and _UNDERSCORE_NAME.search(lowered):
         block = _without_underscores(block)
         lowered = fields.searchable(block)
-    values, spans = fields.scan(block, lowered, _FIND_REQUEST_FIELDS)
+    values, spans = fields.scan(block, lowered, _FIND_REQUEST_FIELDS, b"host")
     head.values = values
     _read_host(head, values.get(b"host"))
     if b"content-length" in values or b"transfer-encoding" in values:
@@ -143,17 +141,23 @@ def parse_request(data: bytes, limits: HeadLimits) -> RequestHead | None:
     connection = values.get(b"connection")
     if connection is not None:
         block, lowered, spans = _apply_connection(head, connection.lower(), block, lowered, spans)
-    spans = [span for span in spans if not _stays(head, lowered, span)]
+    if head.length_in_lines:  # written as we would write it: it keeps its place
+        spans = [span for span in spans if not lowered.startswith(b"\ncontent-length:", span[0])]
     head.lines = fields.cut(block, spans) if spans else block
     return head
 
 
-def _stays(head: RequestHead, lowered: bytes, span: tuple[int, int]) -> bool:
-    """Host, and a Content-Length written as we would write it, keep their place among the lines."""
-    start = span[0]
-    if lowered.startswith(b"\nhost:", start):
-        return True
-    return head.length_in_lines and lowered.startswith(b"\ncontent-length:", start)
+def _rare_method(method: bytes) -> str:
+    """Return a method that is not one of the common ones; refuse those that are dangerous behind a proxy."""
+    name = method.decode("ascii")
+    if name == "CONNECT":
+        raise BadRequest("CONNECT is not offered", status=501, reason="method_refused")
+    if name == "TRACE":  # RFC 9110 9.3.8: it would echo cookies and what proxies add
+        raise BadRequest("TRACE is not offered", status=501, reason="method_refused")
+    if name != name.upper():
+        # RFC 9110 9.1: methods have case; a framework that raises it sees another method than our routes did
+        raise BadRequest("a method in lower case", status=501, reason="method_refused")
+    return name
 
 
 def _read_host(head: RequestHead, host: bytes | None) -> None:
@@ -202,7 +206,7 @@ def _apply_connection(
         return block, lowered, spans
     block = fields.without(block, named)
     lowered = fields.searchable(block)
-    return block, lowered, fields.scan(block, lowered, _FIND_REQUEST_FIELDS)[1]
+    return block, lowered, fields.scan(block, lowered, _FIND_REQUEST_FIELDS, b"host")[1]
 
 
 def _without_underscores(block: bytes) -> bytes:
@@ -292,6 +296,9 @@ class ResponseHead:
         return fields.value_of(self.lines, fields.searchable(self.lines), name)
 
 
+MAX_RESPONSE_FIELDS = 1000  # nobody needs more, and each would be work for every cache and client behind us
+
+
 def parse_response(data: bytes, max_bytes: int) -> tuple[ResponseHead, int] | None:
     """Parse the response head at the start of `data`: (head, its size).
 
@@ -305,9 +312,11 @@ def parse_response(data: bytes, max_bytes: int) -> tuple[ResponseHead, int] | No
     size = match.end()
     if size > max_bytes:
         raise UpstreamProtocolError(f"response head of more than {max_bytes} bytes", reason="upstream_head_too_large")
+    if block.count(b"\n") > MAX_RESPONSE_FIELDS:
+        raise UpstreamProtocolError(f"response with more than {MAX_RESPONSE_FIELDS} header fields")
     head = ResponseHead(int(status), reason[1:] if reason else b"", block)
     lowered = fields.searchable(block)
-    values, spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS)
+    values, spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, b"date")
     head.reusable = minor == b"1"
     if not values:
         return head, size
@@ -321,8 +330,9 @@ def parse_response(data: bytes, max_bytes: int) -> tuple[ResponseHead, int] | No
         if named:
             block = fields.without(block, named)
             lowered = fields.searchable(block)
-            spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS)[1]
-    spans = [span for span in spans if not lowered.startswith((b"\ndate:", b"\ncontent-length:"), span[0])]
+            spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, b"date")[1]
+    if head.length_in_lines:
+        spans = [span for span in spans if not lowered.startswith(b"\ncontent-length:", span[0])]
     head.lines = fields.cut(block, spans) if spans else block
     return head, size
 

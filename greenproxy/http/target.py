@@ -37,16 +37,13 @@ class Target(NamedTuple):
 def parse_target(target: bytes, method: str) -> Target:
     """Parse a request target whose bytes are already known to be visible ASCII.
 
-    Raises BadRequest: 400 for a target that is not one of RFC 9112 3.2's forms or that hides a path,
-    501 for CONNECT.
+    Raises BadRequest for a target that is not one of RFC 9112 3.2's forms or that hides a path.
     """
     plain = _PLAIN.fullmatch(target)
     if plain is not None:
         plain_path, plain_query = plain.groups(b"")
         if b"/." not in plain_path and b"//" not in plain_path:
             return Target(plain_path, plain_query, plain_path.decode("ascii"))
-    if method == "CONNECT":
-        raise BadRequest("CONNECT is not offered", status=501, reason="connect_refused")
     if target == b"*":
         if method != "OPTIONS":
             raise BadRequest("the target * is for OPTIONS only", reason="target_invalid")

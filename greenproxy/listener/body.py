@@ -8,6 +8,7 @@ Invariant:  never reads past the end of the body: what follows is the next reque
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,11 @@ from greenproxy.http.exchange import Deadline
 if TYPE_CHECKING:
     from greenproxy.listener.handler import Handler
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Bytes per second that a body must bring over and above body_timeout (Apache's mod_reqtimeout has the
+# same default): the deadline of a body is absolute but for real progress, so a client that sends one
+# byte a second does not hold us for hours. Time in which we did not read, for a slow server, is not counted.
+MIN_RATE = 500
 
 
 def _malformed(detail: str) -> BadRequest:
@@ -33,6 +38,7 @@ class Body:
         "_decoder",
         "_handler",
         "_max_body",
+        "_waited",
         "complete",
         "continue_owed",
         "deadline",
@@ -51,6 +57,7 @@ class Body:
         self.received = 0  # decoded bytes
         self.continue_owed = continue_owed  # the client waits for "100 Continue" before it sends
         self._max_body = max_body
+        self._waited = 0.0  # seconds this body made us wait
         self._decoder = None if length is not None else ChunkedDecoder(_malformed)
         self._buffered_input: io.BufferedReader | None = None
 
@@ -85,8 +92,10 @@ class Body:
         handler = self._handler
         if self.continue_owed:
             self.continue_owed = False
-            handler.stream.send(_CONTINUE)
-        data = handler.receive_body(self.deadline)
+            handler.send_continue()
+        begun = time.monotonic()
+        data = handler.receive_body(self.deadline, self.received / MIN_RATE - self._waited)
+        self._waited += time.monotonic() - begun
         if not data:
             raise ClientClosed("the client closed in the middle of its request body", reason="client_closed_in_body")
         return data

@@ -40,13 +40,14 @@ LINGER_BYTES = 64 * 1024 * 1024
 DRAIN_BYTES = 64 * 1024
 
 _HEAD_SLOW = BadRequest("the request head did not arrive in time", status=408, reason="head_timeout")
-_BODY_SLOW = BadRequest("the request body stopped arriving", status=408, reason="body_timeout")
+_BODY_SLOW = BadRequest("the request body did not arrive in time", status=408, reason="body_timeout")
 _IDLE = ClientClosed("no further request", reason="idle_timeout")
 _SEND_SLOW = ClientClosed("the client stopped reading its answer", reason="send_timeout")
 _LINGERED = ClientClosed("lingered long enough", reason="linger_timeout")
 
 _NO_HEAD = RequestHead("-", b"-", 1, 0)
 _NO_TARGET = Target(b"", b"", "")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"Connection: close\r\n"
 _KEEP = b"Connection: keep-alive\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -180,12 +181,13 @@ class Handler(WSGIHandler):
         owed = expect is not None and head.minor == 1
         return Body(self, None if head.chunked else head.content_length, owed, self.server.limits.max_body)
 
-    def receive_body(self, deadline: Deadline) -> bytes:
+    def receive_body(self, deadline: Deadline, more_time: float) -> bytes:
         """Wait for bytes of the request body, under the deadline of the greenlet that asks.
 
+        `more_time` is what the body has earned beyond body_timeout, less what it has used up.
         Raises BadRequest 408 and ClientClosed.
         """
-        deadline.set(self.server.limits.body_timeout, _BODY_SLOW)
+        deadline.set(self.server.limits.body_timeout + more_time, _BODY_SLOW)
         try:
             return self.stream.receive()
         except OSError as exc:
@@ -193,9 +195,13 @@ class Handler(WSGIHandler):
         finally:
             deadline.clear()
 
+    def send_continue(self) -> None:
+        """Ask the client for its body (RFC 9110 10.1.1)."""
+        self._send(_CONTINUE)
+
     def _client_gone(self) -> GreenproxyError | None:
         """Look for a client that closed while a server works for it; asked a few times a second."""
-        if self.stream.peer_state() == "closed":
+        if self.stream.closed_by_peer():
             return ClientClosed("the client closed before its answer was complete")
         return None
 
@@ -271,14 +277,13 @@ class Handler(WSGIHandler):
 
     def _send_whole(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """Send head and whole body at once."""
+        framing = b"" if head.length_in_lines else b"Content-Length: %d\r\n" % len(body)
         if not _may_have_body(exchange, head):
-            framing, body = b"", b""
             if head.status == 204 and head.length_in_lines:
                 head.lines = without(head.lines, (b"content-length",))
-        elif head.length_in_lines:
-            framing = b""
-        else:
-            framing = b"Content-Length: %d\r\n" % len(body)
+            if head.status in (204, 304) or not body:
+                framing = b""  # only an answer to HEAD says how long its body would be, if we know
+            body = b""
         self._send(self._head_bytes(exchange, head, framing) + body)
         exchange.bytes_out = len(body)
 
@@ -325,8 +330,7 @@ class Handler(WSGIHandler):
         return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (head.status, head.reason, head.lines, date, framing, connection)
 
     def _send(self, data: bytes) -> None:
-        self.deadline.set(self.server.limits.body_timeout, _SEND_SLOW)
-        self.stream.send(data)
+        self.stream.send(data, self.deadline, self.server.limits.body_timeout, _SEND_SLOW)
 
     def _send_interim(self, status: int, lines: bytes) -> None:
         """Pass on an interim response (RFC 9110 15.2); an HTTP/1.0 client would not understand it."""

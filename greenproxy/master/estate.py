@@ -26,6 +26,7 @@ from greenproxy.shm import segment as shm
 from greenproxy.shm.segment import Segment
 from greenproxy.shm.ticket import new_ticket_counter
 from greenproxy.telemetry import logs
+from greenproxy.telemetry.sink import open_sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def open_logs(log: Log, identity: Identity | None) -> None:
 def give_log_files(log: Log, identity: Identity | None) -> None:
     """Make log files that are missing, and give them to the children's user. Raises OSError."""
     for path in logs.files_of(log):
-        logs.open_sink(path).close()
+        open_sink(path).close()
         privileges.give(path, identity)
 
 

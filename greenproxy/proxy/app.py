@@ -19,6 +19,7 @@ from greenproxy.balancing.balancer import Balancer
 from greenproxy.balancing.snapshot import ServerView
 from greenproxy.config.upstreams import Upstream
 from greenproxy.errors import (
+    ConnectFailed,
     GreenproxyError,
     NoServerAvailable,
     UpstreamError,
@@ -247,17 +248,16 @@ class ProxyApp:
     def _attempt(self, flight: _Flight, payload: _RequestPayload, request: bytes) -> None:
         """Send the request to one server and wait for the head of its answer."""
         exchange, pool = flight.exchange, flight.member.pool
-        repeatable = retry.may_resend(exchange.method, payload.replayable)
-        conn = flight.conn = pool.take(careful=not repeatable)
+        conn = flight.conn = pool.take()
         while True:
             if not conn.used:
                 conn.open()
             try:
                 self._exchange_bytes(flight, conn, payload, request)
                 return
-            except UpstreamReset:
+            except (ConnectFailed, UpstreamReset) as error:
                 # The server closed a pooled connection just as we used it: not a failure of the server.
-                if not conn.used or not retry.may_resend(exchange.method, payload.replayable):
+                if not conn.used or not retry.may_resend(error, exchange.method, payload.replayable):
                     raise
             if flight.upload is not None:
                 flight.upload.stop()
@@ -268,8 +268,12 @@ class ProxyApp:
     def _exchange_bytes(self, flight: _Flight, conn: Connection, payload: _RequestPayload, request: bytes) -> None:
         exchange, timeout = flight.exchange, self._read_timeout
         deadline = exchange.deadline
-        transport.send(conn, request, deadline, timeout)
-        if payload.whole is None:
+        broken: UpstreamReset | None = None
+        try:
+            transport.send_request(conn, request, deadline, timeout)
+        except UpstreamReset as error:
+            broken = error  # the server may have answered before it stopped reading
+        if payload.whole is None and broken is None:
             flight.upload = Upload(conn, payload.pieces(), payload.chunked, deadline, timeout)
         try:
             answer = transport.read_answer(
@@ -278,7 +282,11 @@ class ProxyApp:
         except UpstreamError:
             if flight.upload is not None and flight.upload.error is not None:
                 raise flight.upload.error from None
+            if broken is not None:
+                raise broken from None
             raise
+        if broken is not None:
+            answer.head.reusable = False
         deadline.clear()
         if flight.upload is not None:
             flight.upload.answered()

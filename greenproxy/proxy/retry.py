@@ -46,10 +46,10 @@ def may_retry_status(policy: RetryPolicy, status: int, method: str, attempts: in
     return attempts < policy.attempts and str(status) in policy.on and method in IDEMPOTENT and replayable
 
 
-def may_resend(method: str, replayable: bool) -> bool:
+def may_resend(error: UpstreamError, method: str, replayable: bool) -> bool:
     """May a request go out again that a stale pooled connection swallowed?
 
     The server closed an idle connection while our request was on its way: no attempt in the sense of
-    the policy, but for a non-idempotent method nobody can know that it was not acted upon.
+    the policy. If bytes of it were sent, nobody can know that a non-idempotent method was not acted upon.
     """
-    return method in IDEMPOTENT and replayable
+    return replayable and (error.retry == "always" or method in IDEMPOTENT)

@@ -11,10 +11,8 @@ Invariant:  a connection goes back to its pool only when its answer was read to 
 
 from __future__ import annotations
 
-import fcntl
 import queue
 import socket
-import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 import gevent
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from greenproxy.config.address import Address
 from greenproxy.errors import (
@@ -36,12 +34,15 @@ from greenproxy.errors import (
 from greenproxy.http.body import ChunkedDecoder
 from greenproxy.http.exchange import Deadline
 from greenproxy.http.head import ResponseHead, explain_response, parse_response
-from greenproxy.net.stream import Stream
+from greenproxy.net.stream import NothingSent, Stream
 
 MAX_HEAD_BYTES = 256 * 1024  # of an answer; applications set large cookies and policies
 MAX_INTERIM = 16  # 1xx answers before the final one; more is an attack or a loop
 SWEEP_S = 1.0  # how often idle connections are looked through
-_NOTHING = b"\0\0\0\0"
+
+NOT_ANSWERED = UpstreamTimeout("the server did not answer in time")
+_NOT_READ = UpstreamTimeout("the server does not read the request")
+_STALLED = UpstreamTimeout("the server stopped in the middle of its answer")
 
 Interim = Callable[[int, bytes], None]
 
@@ -102,6 +103,8 @@ class Connection(HTTPConnection):
         """Connect. Raises ConnectFailed, ConnectTimeout."""
         try:
             self.connect()
+        except NewConnectionError as exc:  # before its base class ConnectTimeoutError
+            raise ConnectFailed(f"cannot connect: {_cause(exc)}") from exc
         except (ConnectTimeoutError, TimeoutError) as exc:
             raise ConnectTimeout("the server did not accept the connection in time") from exc
         except (HTTPError, OSError) as exc:
@@ -110,15 +113,6 @@ class Connection(HTTPConnection):
         assert sock is not None
         sock.settimeout(None)
         self.stream = Stream(sock)
-
-    def unsolicited(self) -> bool:
-        """Has the server sent something that nobody asked for? Such bytes must not answer a request."""
-        sock = self.sock
-        return sock is None or fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING
-
-    def quiet(self) -> bool:
-        """Is the connection open, with nothing to read? Costs a system call more than `unsolicited`."""
-        return self.stream.peer_state() == "quiet"
 
 
 class ServerPool(HTTPConnectionPool):
@@ -136,17 +130,18 @@ class ServerPool(HTTPConnectionPool):
         self._sweeper = gevent.get_hub().loop.timer(SWEEP_S, SWEEP_S, ref=False)
         self._sweeper.start(self._close_idle)
 
-    def take(self, careful: bool) -> Connection:
+    def take(self) -> Connection:
         """Return an idle connection or a new, not yet connected one.
 
-        `careful` looks at an idle connection first: for requests that must not be sent twice.
+        An idle connection that has something to read was closed by the server, or carries bytes that
+        nobody asked for and that must not answer a request: it is given up.
         """
         while True:
             conn: Connection = self._get_conn()  # type: ignore[assignment]
             if not conn.used:
                 conn.unix_path = self._unix_path or None
                 return conn
-            if not conn.unsolicited() and (not careful or conn.quiet()):
+            if conn.stream.quiet():
                 return conn
             conn.close()
 
@@ -222,7 +217,7 @@ class Answer:
             data = conn.buffer
             conn.buffer = b""
             if not data:
-                data = _receive(conn, deadline, self._timeout, "the server stopped in the middle of its answer")
+                data = _receive(conn, deadline, self._timeout)
             if not data:
                 return self._ended()
             piece = self._take(data)
@@ -252,11 +247,20 @@ class Answer:
         raise UpstreamError("the server closed in the middle of its answer", reason="upstream_cut")
 
 
-def send(conn: Connection, data: bytes, deadline: Deadline, timeout: float) -> None:
-    """Send request bytes. Raises UpstreamReset, UpstreamTimeout."""
-    deadline.set(timeout, UpstreamTimeout("the server does not read the request"))
+def send_request(conn: Connection, data: bytes, deadline: Deadline, timeout: float) -> None:
+    """Send a request from its first byte. Raises ConnectFailed (nothing went out), UpstreamReset, UpstreamTimeout."""
     try:
-        conn.stream.send(data)
+        conn.stream.send(data, deadline, timeout, _NOT_READ)
+    except NothingSent as exc:
+        raise ConnectFailed(f"the connection was closed before the request: {_cause(exc)}") from exc
+    except OSError as exc:
+        raise UpstreamReset(f"sending the request failed: {_cause(exc)}") from exc
+
+
+def send_more(conn: Connection, data: bytes, deadline: Deadline, timeout: float) -> None:
+    """Send further bytes of a request. Raises UpstreamReset, UpstreamTimeout."""
+    try:
+        conn.stream.send(data, deadline, timeout, _NOT_READ)
     except OSError as exc:
         raise UpstreamReset(f"sending the request failed: {_cause(exc)}") from exc
 
@@ -267,7 +271,7 @@ def read_answer(conn: Connection, method: str, deadline: Deadline | None, timeou
     Raises UpstreamReset (nothing came), UpstreamTimeout (nothing came in time), UpstreamProtocolError.
     """
     if deadline is not None:
-        deadline.set(timeout, UpstreamTimeout("the server did not answer in time"))
+        deadline.set(timeout, NOT_ANSWERED)
     interims = 0
     while True:
         head, rest = _read_head(conn, begun=interims > 0)
@@ -318,8 +322,8 @@ def _first_bytes(conn: Connection, begun: bool) -> bytes:
     return data
 
 
-def _receive(conn: Connection, deadline: Deadline, timeout: float, what: str) -> bytes:
-    deadline.set(timeout, UpstreamTimeout(what))
+def _receive(conn: Connection, deadline: Deadline, timeout: float) -> bytes:
+    deadline.set(timeout, _STALLED)
     try:
         return conn.stream.receive()
     except OSError as exc:

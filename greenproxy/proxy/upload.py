@@ -14,7 +14,7 @@ import gevent
 from greenproxy.errors import GreenproxyError, UpstreamError, UpstreamTimeout
 from greenproxy.http.body import LAST_CHUNK, encode_chunk
 from greenproxy.http.exchange import Deadline, RequestBody
-from greenproxy.proxy.transport import Connection, send
+from greenproxy.proxy.transport import NOT_ANSWERED, Connection, send_more
 
 # Gives the body piece by piece, waiting under the given deadline.
 Pieces = Callable[[Deadline], Iterator[bytes]]
@@ -45,7 +45,7 @@ class Upload:
         self._timeout = timeout
         self._answered = False
         # an answer cannot be late before its request is complete
-        answer_deadline.set(math.inf, UpstreamTimeout())
+        answer_deadline.set(math.inf, NOT_ANSWERED)
         self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
@@ -54,7 +54,7 @@ class Upload:
             self._send(deadline)
             self.complete = True
             if not self._answered:
-                self._answer_deadline.set(self._timeout, UpstreamTimeout("the server did not answer in time"))
+                self._answer_deadline.set(self._timeout, NOT_ANSWERED)
         except UpstreamError as error:
             if isinstance(error, UpstreamTimeout):
                 self._fail(error)
@@ -65,9 +65,9 @@ class Upload:
 
     def _send(self, deadline: Deadline) -> None:
         for piece in self._pieces(deadline):
-            send(self._conn, encode_chunk(piece) if self._chunked else piece, deadline, self._timeout)
+            send_more(self._conn, encode_chunk(piece) if self._chunked else piece, deadline, self._timeout)
         if self._chunked:
-            send(self._conn, LAST_CHUNK, deadline, self._timeout)
+            send_more(self._conn, LAST_CHUNK, deadline, self._timeout)
 
     def _fail(self, error: GreenproxyError) -> None:
         if not self._answered:

@@ -4,17 +4,14 @@ A record through `logging` and python-json-logger costs 13-17 µs, orjson 0.3 µ
 the access log does without `logging`.
 
 Owns:       the buffer, the batches, the count of dropped records.
-Leaves to:  telemetry/fields.py (what a record says).
-Invariant:  only whole lines are written, a pipe gets at most PIPE_BUF bytes a write and only when it
-            has room, so lines of several workers never mix and the hub never blocks.
+Leaves to:  telemetry/fields.py (what a record says), telemetry/sink.py (how it is written).
+Invariant:  only whole lines are written, to a pipe at most PIPE_BUF bytes at a time, so that lines of
+            several workers never mix; nothing here waits.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import select
-import stat
 import time
 from datetime import datetime, timezone
 
@@ -23,13 +20,12 @@ import orjson
 
 from greenproxy.http.exchange import Exchange
 from greenproxy.telemetry.fields import MAX_TEXT, access_record, shortened
+from greenproxy.telemetry.sink import PIPE_BUF, Sink, open_sink
 
 FLUSH_S = 0.1
 BATCH_LINES = 512
 MAX_BUFFERED_LINES = 20_000  # about 8 MB; more are dropped and counted
-PIPE_WRITE = 4096  # PIPE_BUF: a write up to this size is whole or not at all
-
-_STANDARD = {"stdout": 1, "stderr": 2}
+FILE_WRITE = 256 * 1024
 _log = logging.getLogger("greenproxy.error")
 
 
@@ -37,26 +33,19 @@ class AccessLog:
     """The access log of one worker. `target` is stdout, stderr or a file; None writes nothing."""
 
     def __init__(self, target: str | None) -> None:
-        self.target = target or "off"
+        self.target = target
         self.dropped = 0
         self._lines: list[bytes] = []
-        self._fd = -1
-        self._is_file = False
+        self._sink: Sink | None = None
         self._second = (0, "")
         self._timer = gevent.get_hub().loop.timer(FLUSH_S, FLUSH_S, ref=False)
         if target is not None:
-            self._open()
+            self._sink = open_sink(target)
             self._timer.start(self.flush)
-
-    def _open(self) -> None:
-        self._fd = _STANDARD.get(self.target, -1)
-        if self._fd < 0:
-            self._fd = os.open(self.target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def record(self, exchange: Exchange) -> None:
         """Take the record of a finished exchange."""
-        if self._fd < 0:
+        if self._sink is None:
             return
         record = access_record(exchange, self._time(), time.monotonic())
         line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
@@ -78,14 +67,23 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what there is, as far as the reader takes it without waiting."""
-        lines = self._lines
-        if not lines:
+        lines, sink = self._lines, self._sink
+        if not lines or sink is None:
             return
+        limit = FILE_WRITE if sink.is_file else PIPE_BUF
+        written = 0
         try:
-            written = self._write_file(lines) if self._is_file else self._write_pipe(lines)
+            while written < len(lines):
+                end = _batch_end(lines, written, limit)
+                data = b"".join(lines[written:end])
+                if sink.write(data) < len(data):
+                    self.dropped += end - written  # a full disk; which of them went is not worth a search
+                written = end
+        except BlockingIOError:
+            pass  # the reader is slow: it gets the rest later
         except OSError as exc:
-            _log.error(f"access log {self.target}: {exc}", extra={"event": "access_log_failed"})
-            self.dropped += len(lines)
+            _log.error(f"access log {self.target}: {exc.strerror}", extra={"event": "access_log_failed"})
+            self.dropped += len(lines) - written
             written = len(lines)
         del lines[:written]
         surplus = len(lines) - MAX_BUFFERED_LINES
@@ -93,39 +91,28 @@ class AccessLog:
             self.dropped += surplus
             del lines[:surplus]
 
-    def _write_file(self, lines: list[bytes]) -> int:
-        data = b"".join(lines)
-        while data:  # a full disk shows as a short write, then as an error
-            data = data[os.write(self._fd, data) :]
-        return len(lines)
-
-    def _write_pipe(self, lines: list[bytes]) -> int:
-        """Write whole lines up to PIPE_WRITE bytes at a time while there is room; return how many lines went."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        written = 0
-        while written < len(lines) and poll.poll(0):
-            end, size = written, 0
-            while end < len(lines) and (size == 0 or size + len(lines[end]) <= PIPE_WRITE):
-                size += len(lines[end])
-                end += 1
-            os.write(self._fd, b"".join(lines[written:end]))
-            written = end
-        return written
-
     def reopen(self) -> None:
-        """Open the file anew, after it was moved away (USR1)."""
+        """Open the file anew, after it was moved away (USR1). Raises OSError; the old one goes on then."""
         self.flush()
-        if self._is_file and self.target not in _STANDARD:
-            old = self._fd
-            self._open()
-            os.close(old)
+        if self._sink is not None and self.target is not None:
+            opened = open_sink(self.target)
+            self._sink.close()
+            self._sink = opened
 
     def close(self) -> None:
         """Write what is left and stop."""
         self.flush()
         self._timer.stop()
         self._timer.close()
-        if self._fd > 2:
-            os.close(self._fd)
-        self._fd = -1
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+
+
+def _batch_end(lines: list[bytes], start: int, limit: int) -> int:
+    """Return the end of the lines from `start` that fit into one write, at least one."""
+    end, size = start + 1, len(lines[start])
+    while end < len(lines) and size + len(lines[end]) <= limit:
+        size += len(lines[end])
+        end += 1
+    return end

@@ -22,7 +22,7 @@ from typing import Any
 
 from greenproxy.http.exchange import Exchange
 
-MAX_TEXT = 1024  # of one field: a record must fit one atomic write to a pipe
+MAX_TEXT = 1024  # of one field: a record must fit one atomic write to a pipe (telemetry/sink.py)
 
 
 def access_record(exchange: Exchange, time: str, now: float) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import socket
-import stat
 import sys
 import time
 from typing import Any
@@ -23,11 +21,10 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 from greenproxy.config.schema import Log
+from greenproxy.telemetry.sink import PIPE_BUF, STANDARD, open_sink
 
 ROOT = "greenproxy"
-_STANDARD = {"stdout": 1, "stderr": 2}
-# POSIX PIPE_BUF on Linux: up to here a write to a pipe is whole or refused, never mixed with another's.
-MAX_LINE_BYTES = 4096
+MAX_LINE_BYTES = PIPE_BUF
 _CUT = " [...]"
 _WORTH_CUTTING = 64
 
@@ -119,53 +116,6 @@ class LineHandler(logging.Handler):
         super().close()
 
 
-class _Descriptor:
-    """A sink that is written to by os.write."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def write(self, data: bytes) -> int:
-        return os.write(self._fd, data)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-class _Socket(_Descriptor):
-    """A sink that is a socket, as under systemd: its flags are shared with others, so each send says it."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd)
-        self._socket = socket.socket(fileno=fd)
-
-    def write(self, data: bytes) -> int:
-        return self._socket.send(data, socket.MSG_DONTWAIT)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def open_sink(sink: str) -> _Descriptor:
-    """Open stdout, stderr or a file to append to. Raises OSError.
-
-    O_NONBLOCK is never set on an inherited descriptor: it would change it for every process that shares it.
-    A pipe or terminal is opened a second time through /proc, which gives us flags of our own.
-    """
-    if sink not in _STANDARD:
-        return _Descriptor(os.open(sink, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
-    fd = _STANDARD[sink]
-    kind = os.fstat(fd).st_mode
-    if stat.S_ISSOCK(kind):
-        return _Socket(os.dup(fd))
-    if stat.S_ISFIFO(kind) or os.isatty(fd):
-        try:
-            return _Descriptor(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
-        except OSError:
-            pass  # another user's terminal (after su): writing as we were given it is the best left
-    return _Descriptor(os.dup(fd))
-
-
 def configure(log: Log, role: str) -> None:
     """Send the logger "greenproxy" and its children to the error log. Raises OSError when it cannot be opened."""
     logger = logging.getLogger(ROOT)
@@ -192,7 +142,7 @@ def reopen() -> None:
 
 def files_of(log: Log) -> list[str]:
     """Return the log files of a configuration, without stdout and stderr."""
-    return [sink for sink in (log.access, log.error) if sink and sink not in _STANDARD]
+    return [sink for sink in (log.access, log.error) if sink and sink not in STANDARD]
 
 
 def log_event(level: int, event: str, message: str, **fields: object) -> None:

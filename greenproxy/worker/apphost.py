@@ -11,7 +11,7 @@ Threads:    the main thread starts, sweeps and stops; N worker threads serve. Th
             connection is accepted only when a thread is free, and no request waits for a hand-over.
 Owns:       the socket file, the connections, PEP 3333.
 Leaves to:  the proxy (limits, slow clients, TLS, access log), the master (restarts, the time a stop may take).
-Trust:      only our user can connect (0600), so X-Forwarded-For, -Proto and -Prefix are believed.
+Trust:      only our user can connect (0600), so X-Real-IP, X-Forwarded-Proto and -Prefix are believed.
             Framing is not taken on trust: what is not exactly RFC 9112 gets 400 and the connection closes.
 Invariant:  a connection belongs to whoever popped it from `Host._idle`; nobody else touches it.
 
@@ -209,8 +209,8 @@ def environ_of(request: Request, base: Environ) -> Environ:
         "SERVER_NAME": name or "localhost",
         "SERVER_PORT": port or ("443" if scheme == "https" else "80"),
         "SERVER_PROTOCOL": "HTTP/1.0" if request.http_1_0 else "HTTP/1.1",
-        # The last entry is the one our proxy wrote. Without one it is the checker, on this machine.
-        "REMOTE_ADDR": fields.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or "127.0.0.1",
+        # What our proxy knows of the client. Without it this is the checker, on this machine.
+        "REMOTE_ADDR": fields.get("HTTP_X_REAL_IP", "127.0.0.1"),
         "wsgi.url_scheme": scheme,
     }
 
