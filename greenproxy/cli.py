@@ -25,7 +25,12 @@ OK, CANNOT_START, BAD_CONFIGURATION, BOOT_FAILED = 0, 1, 2, WorkerBootError.EXIT
 DEMO = Path(__file__).parents[1] / "conf" / "demo.yaml"
 
 _WORDS = ("run", "check")
+_FLAGS = ("-h", "--help", "--version")
 _EPILOG = """\
+examples:
+  greenproxy shop.yaml         serve what shop.yaml says, in the foreground
+  greenproxy check shop.yaml   say what is wrong with it
+
 exit codes:
   0  stopped as told, or the configuration is good
   1  cannot start: address in use, missing right, pid file held by another instance
@@ -74,15 +79,16 @@ def summary(config: Config) -> str:
 
 def _with_word(arguments: list[str]) -> list[str]:
     """Let `run` be left out: `greenproxy conf/prod.yaml`, or nothing at all."""
-    if arguments and (arguments[0] in _WORDS or arguments[0] in ("-h", "--help", "--version")):
-        return arguments
-    return ["run", *arguments]
+    first = arguments[0] if arguments else ""
+    # What stands before a second argument is meant as a word; argparse names the known ones if it is misspelt.
+    has_word = first in (*_WORDS, *_FLAGS) or (len(arguments) > 1 and not first.startswith("-"))
+    return arguments if has_word else ["run", *arguments]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="greenproxy",
-        description="A secure, scalable reverse proxy and load balancer for WSGI shops.",
+        description="A reverse proxy and load balancer that also hosts WSGI applications.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -90,6 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     words = parser.add_subparsers(dest="word", metavar="WORD", required=True)
     run = words.add_parser("run", help="serve what CONFIG says (the default; may be left out)")
     run.add_argument("config", metavar="CONFIG", nargs="?", type=Path, default=DEMO, help="default: conf/demo.yaml")
-    check = words.add_parser("check", help="read CONFIG, print OK or every problem, and exit")
+    check = words.add_parser("check", help="read CONFIG, print OK or every problem, and run nothing")
     check.add_argument("config", metavar="CONFIG", type=Path, help="a YAML or JSON file")
     return parser
