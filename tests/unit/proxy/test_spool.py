@@ -104,6 +104,14 @@ def test_buffer_gives_what_was_written(files: list[Any]) -> None:
     assert files == []
 
 
+def test_memory_that_was_read_is_free_again(files: list[Any]) -> None:
+    buffer = Buffer(MEMORY)
+    for _ in range(10):
+        buffer.write(b"x" * MEMORY)
+        assert buffer.read() == b"x" * MEMORY
+    assert files == []
+
+
 def test_buffer_spills_to_disk_in_order_and_comes_back_to_memory(files: list[Any]) -> None:
     buffer = Buffer(MEMORY)
     pieces = [b"%03d" % number * 20 for number in range(10)]
