@@ -13,14 +13,16 @@ from collections.abc import Mapping
 from functools import partial
 
 from greenproxy.balancing.balancer import Balancer
-from greenproxy.chain.entry import Application, Chain, Entry, ErrorPage
+from greenproxy.chain.entry import Chain, Entry, ErrorPage
 from greenproxy.chain.layers import RequestHeaders, Responder, ResponseHeaders, Splitter, StripPrefix
 from greenproxy.config.routes import Route
 from greenproxy.config.schema import Config
 from greenproxy.config.upstreams import Upstream
 from greenproxy.files.app import FilesApp
 from greenproxy.health.table import HealthTable
-from greenproxy.proxy.app import Member, ProxyApp
+from greenproxy.http.wsgi import Application, direct
+from greenproxy.proxy.app import ProxyApp
+from greenproxy.proxy.flight import Member
 from greenproxy.proxy.transport import ServerPool
 from greenproxy.routing.split import Split
 from greenproxy.routing.table import RouteTable
@@ -47,7 +49,7 @@ def _proxy_app(name: str, upstream: Upstream, table: HealthTable, column: int, t
         name,
         upstream.balance,
         snapshot=partial(table.snapshot, name, addresses),
-        generation=lambda: table.generation,
+        generation=table.generation_reader(),
         ticket=partial(take_ticket, ticket),
     )
     return ProxyApp(name, upstream, balancer, members)
@@ -63,7 +65,7 @@ def _chain(route: Route, upstreams: Mapping[str, Application]) -> Chain:
         app = RequestHeaders(app, edits.request)
     if edits.response.set or edits.response.remove:
         app = ResponseHeaders(app, edits.response)
-    return Chain(_name(route), app, _error_page(route))
+    return Chain(_name(route), direct(app), _error_page(route))
 
 
 def _end(route: Route, upstreams: Mapping[str, Application]) -> Application:

@@ -6,18 +6,17 @@ Leaves to:  http/forwarding.py and routing/table.py (the decisions), the listene
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 from greenproxy.errors import DownstreamError
 from greenproxy.http.exchange import KEY, Exchange
 from greenproxy.http.forwarding import Network
+from greenproxy.http.requestid import RequestIds
+from greenproxy.http.wsgi import Application
 from greenproxy.routing.table import RouteTable
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ErrorPage = Callable[[int], "tuple[bytes, str] | None"]
 
 
@@ -44,24 +43,24 @@ class Entry:
         self._match = table.match
         self._chains = chains
         self._trusted_proxies = trusted_proxies
-        # random per worker, counted within it: unique without a system call per request
-        self._id_prefix = os.urandom(6).hex()
-        self._count = count(1)
+        self._new_id = RequestIds().next
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request. Raises NotFound, and what the route's chain raises."""
         exchange: Exchange = environ[KEY]
         forwarding = exchange.peer.forwarding(exchange.head, exchange.authority, self._trusted_proxies)
-        request_id = forwarding.request_id or f"{self._id_prefix}-{next(self._count):x}".encode()
+        request_id = forwarding.request_id or self._new_id()
         exchange.request_id = request_id
-        exchange.client_ip = forwarding.client_ip
-        exchange.scheme = forwarding.scheme
-        exchange.prefix = forwarding.prefix
+        if exchange.peer.trusted:  # it may speak for somebody else
+            exchange.client_ip = forwarding.client_ip
+            exchange.scheme = forwarding.scheme
+            exchange.prefix = forwarding.prefix
         exchange.forwarding_lines = b"%bX-Request-ID: %b\r\n" % (forwarding.lines, request_id)
         index = self._match(exchange.method, exchange.host, exchange.target.path, exchange.head.header, exchange.cookie)
         if index is None:
             raise NotFound("no route matches")
         chain = self._chains[index]
         exchange.route = chain.name
-        exchange.error_page = chain.error_page
+        if chain.error_page is not None:
+            exchange.error_page = chain.error_page
         return chain.application(environ, start_response)

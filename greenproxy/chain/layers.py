@@ -10,16 +10,15 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from greenproxy.chain.entry import Application
 from greenproxy.config.routes import HeaderEdit, Respond
 from greenproxy.http import fields
 from greenproxy.http.exchange import KEY, Exchange
 from greenproxy.http.head import ResponseHead
 from greenproxy.http.replies import make_head
 from greenproxy.http.target import strip_prefix
+from greenproxy.http.wsgi import Application, Environ, direct
 from greenproxy.routing.split import Split
 
-Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 
@@ -43,7 +42,7 @@ class RequestHeaders:
     """Change the header a server gets."""
 
     def __init__(self, app: Application, edit: HeaderEdit) -> None:
-        self._app = app
+        self._app = direct(app)
         self._edit = Edit(edit)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -57,7 +56,7 @@ class ResponseHeaders:
     """Change the header a client gets."""
 
     def __init__(self, app: Application, edit: HeaderEdit) -> None:
-        self._app = app
+        self._app = direct(app)
         self._edit = Edit(edit)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -76,7 +75,7 @@ class StripPrefix:
     """Take the route's path prefix off, and tell the application what was taken (X-Forwarded-Prefix)."""
 
     def __init__(self, app: Application, prefix: str) -> None:
-        self._app = app
+        self._app = direct(app)
         self._prefix = prefix
         self._line = prefix.rstrip("/").encode()
 

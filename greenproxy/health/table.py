@@ -10,7 +10,9 @@ Invariant:  rows are written by the checker only (by the master before its first
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from greenproxy.balancing.snapshot import ServerView, Snapshot, State
 from greenproxy.health.state import Failures, Record
@@ -48,6 +50,10 @@ class HealthTable:
     def generation(self) -> int:
         """Changes whenever a state or a weight does."""
         return self.cells[shm.H_TABLE_GENERATION]
+
+    def generation_reader(self) -> Callable[[], int]:
+        """Return a function that gives the generation without a Python frame: it is called for every request."""
+        return partial(self.cells.__getitem__, shm.H_TABLE_GENERATION)
 
     def add(self, upstream: str, address: str, weight: int, state: State = State.UP) -> int:
         """Return the row of a server, taking a new one for an unknown server.

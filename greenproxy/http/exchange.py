@@ -55,43 +55,31 @@ class RequestBody(Protocol):
         ...
 
 
-class Exchange:
+class _Defaults:
+    """What most exchanges never change: read from here, so that an Exchange need not set it."""
+
+    prefix = b""  # X-Forwarded-Prefix of a trusted proxy
+    sent_path: bytes | None = None  # the path a server will get, where it is not the client's
+    # the route's own page for a status that we answer with: (body, content type), or None
+    error_page: Callable[[int], tuple[bytes, str] | None] | None = None
+    status = 0  # 0: nothing was answered
+    bytes_out = 0  # body bytes sent to the client
+    route = ""
+    upstream = ""
+    server = ""  # address of the server that answered, or was tried last
+    attempts = 0  # sends to servers; a resend after a stale pooled connection is none
+    upstream_seconds = 0.0
+    request_id = b""
+    forwarding_lines = b""  # what chain/entry.py adds to the client's lines
+    reason = ""  # why, when we answered ourselves or the exchange ended early
+    detail = ""  # the same for a person; for the error log
+
+
+class Exchange(_Defaults):
     """One request, from its complete head to the last byte of its answer.
 
     Times are monotonic seconds, durations seconds, sizes bytes as seen by the client.
     """
-
-    __slots__ = (
-        "attempts",
-        "authority",
-        "body",
-        "bytes_out",
-        "client_ip",
-        "close",
-        "deadline",
-        "detail",
-        "error_page",
-        "forwarding_lines",
-        "head",
-        "host",
-        "interim",
-        "lines",
-        "method",
-        "peer",
-        "prefix",
-        "reason",
-        "relay",
-        "request_id",
-        "route",
-        "scheme",
-        "sent_path",
-        "server",
-        "started",
-        "status",
-        "target",
-        "upstream",
-        "upstream_seconds",
-    )
 
     def __init__(
         self,
@@ -114,26 +102,11 @@ class Exchange:
         self.relay = relay  # begin the answer with a head in bytes, in place of start_response
         self.interim = interim  # send an interim response (1xx): status, field lines
         self.lines = head.lines  # the client's lines as a server will get them
-        self.sent_path = target.raw_path  # the path a server will get
-        self.prefix = b""  # X-Forwarded-Prefix of a trusted proxy
-        self.forwarding_lines = b""  # what chain/entry.py adds to them
-        self.authority = target.authority if target.authority is not None else head.host
-        self.host = peer.host_name(self.authority)
+        self.authority = authority = head.host if target.authority is None else target.authority
+        self.host = peer.host_name(authority)
         self.client_ip = peer.ip
         self.scheme = peer.scheme
-        self.request_id = b""
         self.close = not head.keep_alive  # end the client's connection after the answer
-        self.status = 0  # 0: nothing was answered
-        self.bytes_out = 0  # body bytes sent to the client
-        self.route = ""
-        self.upstream = ""
-        self.server = ""  # address of the server that answered, or was tried last
-        self.attempts = 0  # sends to servers; a resend after a stale pooled connection is none
-        self.upstream_seconds = 0.0
-        self.reason = ""  # why, when we answered ourselves or the exchange ended early
-        # the route's own page for a status that we answer with: (body, content type), or None
-        self.error_page: Callable[[int], tuple[bytes, str] | None] | None = None
-        self.detail = ""  # the same for a person; for the error log
 
     @property
     def path(self) -> str:

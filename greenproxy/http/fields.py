@@ -28,12 +28,12 @@ def searchable(block: bytes) -> bytes:
 
 
 def scan(
-    block: bytes, lowered: bytes, pattern: re.Pattern[bytes], keep: bytes = b""
+    block: bytes, lowered: bytes, pattern: re.Pattern[bytes], keep: frozenset[bytes] = frozenset()
 ) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
     """Return the values of the fields that `pattern` finds, and where in `block` their lines are.
 
     Several lines of one name are joined by ", " (RFC 9110 5.3), so a second Content-Length or Host
-    shows as a value that no longer is valid. Lines of the field `keep` are not among the places.
+    shows as a value that no longer is valid. Lines of the fields `keep` are not among the places.
     """
     values: dict[bytes, bytes] = {}
     spans: list[tuple[int, int]] = []
@@ -43,7 +43,7 @@ def scan(
         end = lowered.find(b"\n", colon)
         value = block[colon - 1 : end - 2].strip(b" \t")
         values[name] = value if name not in values else values[name] + b", " + value
-        if name != keep:
+        if name not in keep:
             spans.append((start, end))
     return values, spans
 

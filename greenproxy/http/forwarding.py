@@ -90,11 +90,9 @@ def is_trusted(ip: str, trusted_proxies: Sequence[Network]) -> bool:
 
 def _lines(forwarded_for: bytes, client_ip: str, scheme: bytes, host: bytes, forwarded: bytes) -> bytes:
     host_line = b"X-Forwarded-Host: %b\r\n" % host if host else b""
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%bForwarded: %b\r\nVia: 1.1 greenproxy\r\n" % (
-        forwarded_for,
-        scheme,
-        host_line,
-        forwarded,
+    return (
+        b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%bForwarded: %b\r\n"
+        b"Via: 1.1 greenproxy\r\n" % (forwarded_for, client_ip.encode(), scheme, host_line, forwarded)
     )
 
 

@@ -20,6 +20,7 @@ from greenproxy.http.grammar import FIELD_LINE, FIELD_LINES, HOST, METHOD_NAMES,
 
 _REQUEST = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n" + FIELD_LINES + rb"\r\n")
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t\x20-\x7e\x80-\xff]*)?\r\n" + FIELD_LINES + rb"\r\n")
+_PLAIN_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELD_LINE = re.compile(FIELD_LINE)
 _DIGITS = re.compile(rb"[0-9]{1,18}")
@@ -49,6 +50,9 @@ _REQUEST_FIELDS = (
 )
 _FIND_REQUEST_FIELDS = fields.finder(_REQUEST_FIELDS, b"x-forwarded-")
 _FIND_RESPONSE_FIELDS = fields.finder((*_HOP_BY_HOP, b"content-length", b"date"))
+# Fields that are read and keep their place among the lines.
+_REQUEST_KEEPS = frozenset({b"host", b"content-length"})
+_RESPONSE_KEEPS = frozenset({b"date", b"content-length"})
 _LISTED_ANYWAY = frozenset({b"close", b"keep-alive", b"", *_REQUEST_FIELDS})
 
 
@@ -106,10 +110,57 @@ class RequestHead:
             self.lowered = fields.searchable(self.lines)
         return fields.value_of(self.lines, self.lowered, name)
 
+    def copy_fields(self, other: RequestHead) -> None:
+        """Take over everything that the header lines say; they are those of `other` to the byte."""
+        self.lines = other.lines
+        self.values = other.values
+        self.host = other.host
+        self.content_length = other.content_length
+        self.length_in_lines = other.length_in_lines
+        self.chunked = other.chunked
+        self.keep_alive = other.keep_alive
+
     @property
     def has_body(self) -> bool:
         """Does a body follow the head (RFC 9112 6.3)? A Content-Length of 0 is none."""
         return self.chunked or bool(self.content_length)
+
+
+class RequestParser:
+    """Parse the request heads of one connection, one after the other.
+
+    Clients that keep a connection open tend to repeat their header lines to the byte (HPACK exists for
+    the same reason). A repetition costs one comparison instead of a parse: 1.5 instead of 7 µs.
+    """
+
+    __slots__ = ("_block", "_last", "_limits")
+
+    MAX_REMEMBERED = 2048  # bytes: an idle connection must stay cheap
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        self._block = b""  # header lines of the last head, with the empty line that ended it
+        self._last: RequestHead | None = None
+
+    def parse(self, data: bytes) -> RequestHead | None:
+        """As parse_request."""
+        last = self._last
+        if last is not None:
+            match = _PLAIN_REQUEST_LINE.match(data)
+            if match is not None and data.startswith(self._block, match.end()):
+                method, target, minor = match.groups()
+                size = match.end() + len(self._block)
+                if (minor == b"1") == last.minor and match.end() <= self._limits.max_request_line:
+                    again = RequestHead(METHOD_NAMES.get(method) or _rare_method(method), target, last.minor, size)
+                    again.copy_fields(last)
+                    return again
+        head = parse_request(data, self._limits)
+        if head is not None:
+            start = data.find(b"\n") + 1
+            if head.size - start <= self.MAX_REMEMBERED:
+                self._block = data[start : head.size]
+                self._last = head
+        return head
 
 
 def parse_request(data: bytes, limits: HeadLimits) -> RequestHead | None:
@@ -129,11 +180,11 @@ def parse_request(data: bytes, limits: HeadLimits) -> RequestHead | None:
     if block.count(b"\n") > limits.max_headers:
         raise BadRequest(f"more than {limits.max_headers} header fields", status=431, reason="too_many_headers")
     head = RequestHead(METHOD_NAMES.get(method) or _rare_method(method), target, 1 if minor == b"1" else 0, size)
-    lowered = fields.searchable(block)
+    lowered = (b"\n" + block).lower()
     if not limits.allow_underscores and b"_" in block and _UNDERSCORE_NAME.search(lowered):
         block = _without_underscores(block)
         lowered = fields.searchable(block)
-    values, spans = fields.scan(block, lowered, _FIND_REQUEST_FIELDS, b"host")
+    values, spans = fields.scan(block, lowered, _FIND_REQUEST_FIELDS, _REQUEST_KEEPS)
     head.values = values
     _read_host(head, values.get(b"host"))
     if b"content-length" in values or b"transfer-encoding" in values:
@@ -141,9 +192,9 @@ def parse_request(data: bytes, limits: HeadLimits) -> RequestHead | None:
     connection = values.get(b"connection")
     if connection is not None:
         block, lowered, spans = _apply_connection(head, connection.lower(), block, lowered, spans)
-    if head.length_in_lines:  # written as we would write it: it keeps its place
-        spans = [span for span in spans if not lowered.startswith(b"\ncontent-length:", span[0])]
     head.lines = fields.cut(block, spans) if spans else block
+    if head.content_length is not None and not head.length_in_lines:
+        head.lines = fields.without(head.lines, (b"content-length",))  # will be written as it should be
     return head
 
 
@@ -206,7 +257,7 @@ def _apply_connection(
         return block, lowered, spans
     block = fields.without(block, named)
     lowered = fields.searchable(block)
-    return block, lowered, fields.scan(block, lowered, _FIND_REQUEST_FIELDS, b"host")[1]
+    return block, lowered, fields.scan(block, lowered, _FIND_REQUEST_FIELDS, _REQUEST_KEEPS)[1]
 
 
 def _without_underscores(block: bytes) -> bytes:
@@ -296,6 +347,14 @@ class ResponseHead:
         return fields.value_of(self.lines, fields.searchable(self.lines), name)
 
 
+def refused_head(data: bytes) -> RequestHead:
+    """Return what can be told of a refused head, for the log: method and target, "-" where not even they are clear."""
+    match = _PLAIN_REQUEST_LINE.match(data)
+    if match is None:
+        return RequestHead("-", b"", 1, 0)
+    return RequestHead(match.group(1).decode("ascii"), match.group(2), 1 if match.group(3) == b"1" else 0, 0)
+
+
 MAX_RESPONSE_FIELDS = 1000  # nobody needs more, and each would be work for every cache and client behind us
 
 
@@ -315,26 +374,34 @@ def parse_response(data: bytes, max_bytes: int) -> tuple[ResponseHead, int] | No
     if block.count(b"\n") > MAX_RESPONSE_FIELDS:
         raise UpstreamProtocolError(f"response with more than {MAX_RESPONSE_FIELDS} header fields")
     head = ResponseHead(int(status), reason[1:] if reason else b"", block)
-    lowered = fields.searchable(block)
-    values, spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, b"date")
+    lowered = (b"\n" + block).lower()
+    values, spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, _RESPONSE_KEEPS)
     head.reusable = minor == b"1"
-    if not values:
-        return head, size
-    _read_response_framing(head, values, minor)
-    head.has_date = b"date" in values
-    connection = values.get(b"connection")
-    if connection is not None:
-        options = {option.strip(b" \t") for option in connection.lower().split(b",")}
-        head.reusable = b"close" not in options and (head.reusable or b"keep-alive" in options)
-        named = options - _LISTED_ANYWAY
-        if named:
-            block = fields.without(block, named)
-            lowered = fields.searchable(block)
-            spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, b"date")[1]
-    if head.length_in_lines:
-        spans = [span for span in spans if not lowered.startswith(b"\ncontent-length:", span[0])]
-    head.lines = fields.cut(block, spans) if spans else block
+    if values:
+        head.has_date = b"date" in values
+        _read_response_framing(head, values, minor)
+        connection = values.get(b"connection")
+        if connection is not None:
+            block, spans = _apply_response_connection(head, connection.lower(), block, spans)
+        if spans:
+            head.lines = fields.cut(block, spans)
     return head, size
+
+
+def _apply_response_connection(
+    head: ResponseHead, connection: bytes, block: bytes, spans: list[tuple[int, int]]
+) -> tuple[bytes, list[tuple[int, int]]]:
+    """Read persistence, and drop the fields that Connection names."""
+    if connection == b"keep-alive":
+        head.reusable = True
+        return block, spans
+    options = {option.strip(b" \t") for option in connection.split(b",")}
+    head.reusable = b"close" not in options and (head.reusable or b"keep-alive" in options)
+    named = options - _LISTED_ANYWAY
+    if named:
+        block = fields.without(block, named)
+        spans = fields.scan(block, fields.searchable(block), _FIND_RESPONSE_FIELDS, _RESPONSE_KEEPS)[1]
+    return block, spans
 
 
 def _read_response_framing(head: ResponseHead, values: dict[bytes, bytes], minor: bytes) -> None:

@@ -6,6 +6,8 @@ run a foreign WSGI application, or want a Werkzeug Request, ask for them here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from greenproxy.http import fields
@@ -15,8 +17,18 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
 Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 _REQUEST_KEY = "greenproxy.werkzeug_request"
+
+
+def direct(application: Application) -> Application:
+    """Return a callable that does the same as `application` without a C frame in between.
+
+    Calling an object with a `__call__` goes through C; calling that method itself does not. Saves
+    half a microsecond a layer, and C stack that each greenlet switch would have to copy.
+    """
+    return application if isinstance(application, (FunctionType, MethodType)) else application.__call__  # type: ignore[operator]
 
 
 def exchange_of(environ: Environ) -> Exchange:

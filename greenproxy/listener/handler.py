@@ -23,7 +23,7 @@ from greenproxy.http.body import LAST_CHUNK, encode_chunk
 from greenproxy.http.exchange import KEY, Deadline, Exchange, RequestBody
 from greenproxy.http.fields import without
 from greenproxy.http.forwarding import Peer
-from greenproxy.http.head import RequestHead, ResponseHead, explain_request, parse_request
+from greenproxy.http.head import RequestHead, RequestParser, ResponseHead, explain_request, refused_head
 from greenproxy.http.replies import error_reply, head_from_wsgi, page_reply
 from greenproxy.http.target import Target, parse_target
 from greenproxy.listener.body import Body
@@ -45,11 +45,10 @@ _IDLE = ClientClosed("no further request", reason="idle_timeout")
 _SEND_SLOW = ClientClosed("the client stopped reading its answer", reason="send_timeout")
 _LINGERED = ClientClosed("lingered long enough", reason="linger_timeout")
 
-_NO_HEAD = RequestHead("-", b"-", 1, 0)
-_NO_TARGET = Target(b"", b"", "")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"Connection: close\r\n"
 _KEEP = b"Connection: keep-alive\r\n"
+_BODILESS = frozenset({204, 304})  # RFC 9110 6.4.1
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
@@ -66,6 +65,8 @@ class Handler(WSGIHandler):
         self.stream = Stream(sock)
         self.buffer = b""  # bytes received and not yet used
         self.peer: Peer = server.peer_of(address)
+        self._parser = RequestParser(server.head_limits)
+        self._refused = b""  # the bytes of a head, as long as they may turn out to be none
         self.idle = True  # waiting for the first byte of a request
         self.served = 1  # requests, the one under way included
         self._exchange: Exchange | None = None
@@ -85,6 +86,7 @@ class Handler(WSGIHandler):
         except OSError:
             pass  # the client is gone; nobody is left to tell
         finally:
+            self.stream.release()
             self.deadline.forget()
             self.server.disconnected(self)
 
@@ -96,7 +98,7 @@ class Handler(WSGIHandler):
         try:
             head = self._read_head()
         except BadRequest as error:
-            self._refuse(_NO_HEAD, error)
+            self._refuse(refused_head(self._refused), error)
             return False
         if head is None:
             return False
@@ -109,18 +111,16 @@ class Handler(WSGIHandler):
         exchange = Exchange(
             head, target, self.peer, time.monotonic(), body, self.deadline, self._relay, self._send_interim
         )
-        if server.draining or self.served >= server.limits.max_requests_per_connection:
+        if server.draining or self.served >= server.max_requests:
             exchange.close = True
         self._exchange = exchange
         self._head = None
         self._head_sent = False
         self.served += 1
-        server.requests += 1
         self.deadline.guard = self._client_gone
         try:
             self._run(exchange)
         finally:
-            self.deadline.clear()
             self.deadline.guard = None
             server.finished(exchange)
             self._exchange = None
@@ -131,22 +131,24 @@ class Handler(WSGIHandler):
 
     def _read_head(self) -> RequestHead | None:
         """Return the next request head, None when the client is done. Raises BadRequest."""
-        limits, deadline = self.server.head_limits, self.deadline
+        server, deadline = self.server, self.deadline
         data = self.buffer
         if not data:
-            if self.server.draining:
+            if server.draining:
                 return None
             self.idle = True
-            deadline.set(self.server.limits.keepalive_timeout, _IDLE)
+            deadline.set(server.keepalive_timeout, _IDLE)
             data = self.stream.receive()
             self.idle = False
             if not data:
                 return None
-        head = parse_request(data, limits)
+        self._refused = data  # should it be: for the log
+        head = self._parser.parse(data)
         if head is None:
-            deadline.set(self.server.limits.header_timeout, _HEAD_SLOW)  # absolute: not moved by more bytes
+            deadline.set(server.limits.header_timeout, _HEAD_SLOW)  # absolute: not moved by more bytes
             data, head = self._read_head_slowly(data)
         deadline.clear()
+        self._refused = b""
         if head is not None:
             self.buffer = data[head.size :]
         return head
@@ -157,7 +159,7 @@ class Handler(WSGIHandler):
         skipped = data.startswith(b"\r\n")
         if skipped:
             data = data[2:]  # RFC 9112 2.2: ignore one empty line before the request line
-        head = parse_request(data, limits)
+        head = self._parser.parse(data)
         checked = 0
         while head is None:
             checked = explain_request(data, checked, limits)
@@ -167,11 +169,12 @@ class Handler(WSGIHandler):
                     raise BadRequest("the client closed in the middle of a request head", reason="head_cut")
                 return b"", None
             data += more
+            self._refused = data
             if not skipped and data.startswith(b"\r\n"):
                 data, skipped = data[2:], True
             # no line is looked at twice, however slowly the bytes come
             if data.find(b"\r\n\r\n", max(0, len(data) - len(more) - 3)) >= 0:
-                head = parse_request(data, limits)
+                head = self._parser.parse(data)
         return data, head
 
     def _body_of(self, head: RequestHead) -> Body:
@@ -209,6 +212,9 @@ class Handler(WSGIHandler):
         """Let the application answer, and see to it that an answer or a visible end goes out."""
         try:
             result = self.server.application(self._environ(exchange), self._start_response)
+            if type(result) is list and self._head is not None and not self._head_sent:
+                self._send_whole(exchange, self._head, result[0] if len(result) == 1 else b"".join(result))
+                return
             try:
                 self._answer(exchange, result)
             finally:
@@ -259,9 +265,6 @@ class Handler(WSGIHandler):
         self._send_piece(exchange, data)
 
     def _answer(self, exchange: Exchange, result: Iterable[bytes]) -> None:
-        if type(result) is list and not self._head_sent and self._head is not None:
-            self._send_whole(exchange, self._head, result[0] if len(result) == 1 else b"".join(result))
-            return
         for piece in result:
             if piece:
                 self._send_piece(exchange, piece)
@@ -277,15 +280,20 @@ class Handler(WSGIHandler):
 
     def _send_whole(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """Send head and whole body at once."""
+        if exchange.method == "HEAD" or head.status in _BODILESS:
+            self._send_bodiless(exchange, head, len(body))
+            return
         framing = b"" if head.length_in_lines else b"Content-Length: %d\r\n" % len(body)
-        if not _may_have_body(exchange, head):
-            if head.status == 204 and head.length_in_lines:
-                head.lines = without(head.lines, (b"content-length",))
-            if head.status in (204, 304) or not body:
-                framing = b""  # only an answer to HEAD says how long its body would be, if we know
-            body = b""
-        self._send(self._head_bytes(exchange, head, framing) + body)
+        data = self._head_bytes(exchange, head, framing) + body
+        self.stream.send(data, self.deadline, self.server.send_timeout, _SEND_SLOW)
         exchange.bytes_out = len(body)
+
+    def _send_bodiless(self, exchange: Exchange, head: ResponseHead, length: int) -> None:
+        """Send an answer that has no body (RFC 9110 6.4.1); one to HEAD says how long its body would be, if known."""
+        if head.status == 204 and head.length_in_lines:
+            head.lines = without(head.lines, (b"content-length",))  # RFC 9110 8.6
+        known = length and exchange.method == "HEAD" and head.status not in _BODILESS and not head.length_in_lines
+        self._send(self._head_bytes(exchange, head, b"Content-Length: %d\r\n" % length if known else b""))
 
     def _send_piece(self, exchange: Exchange, piece: bytes) -> None:
         """Send one piece of a body that comes in pieces, the head before the first."""
@@ -294,10 +302,10 @@ class Handler(WSGIHandler):
             head = self._require_head()
             framing = self._framing(exchange, head)
             start = self._head_bytes(exchange, head, framing)
-            if not _may_have_body(exchange, head):
+            if exchange.method == "HEAD" or head.status in _BODILESS:
                 self._send(start)
                 return
-        elif exchange.method == "HEAD" or exchange.status in (204, 304):
+        elif exchange.method == "HEAD" or exchange.status in _BODILESS:
             return
         exchange.bytes_out += len(piece)
         if self._chunked:
@@ -310,7 +318,7 @@ class Handler(WSGIHandler):
     def _framing(self, exchange: Exchange, head: ResponseHead) -> bytes:
         """RFC 9112 6.3: chunked for HTTP/1.1 when the length is unknown, the end of the connection for HTTP/1.0."""
         self._chunked = False
-        if head.length_in_lines or not _may_have_body(exchange, head):
+        if head.length_in_lines or exchange.method == "HEAD" or head.status in _BODILESS:
             return b""
         if exchange.head.minor == 0:
             exchange.close = True
@@ -330,7 +338,7 @@ class Handler(WSGIHandler):
         return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (head.status, head.reason, head.lines, date, framing, connection)
 
     def _send(self, data: bytes) -> None:
-        self.stream.send(data, self.deadline, self.server.limits.body_timeout, _SEND_SLOW)
+        self.stream.send(data, self.deadline, self.server.send_timeout, _SEND_SLOW)
 
     def _send_interim(self, status: int, lines: bytes) -> None:
         """Pass on an interim response (RFC 9110 15.2); an HTTP/1.0 client would not understand it."""
@@ -344,9 +352,11 @@ class Handler(WSGIHandler):
 
     def _refuse(self, head: RequestHead, error: BadRequest) -> None:
         """Answer a request that does not reach the application, log it, and close."""
+        target = Target(head.target.partition(b"?")[0], b"", "")  # for the log alone
         exchange = Exchange(
-            head, _NO_TARGET, self.peer, time.monotonic(), None, self.deadline, self._relay, self._send_interim
+            head, target, self.peer, time.monotonic(), None, self.deadline, self._relay, self._send_interim
         )
+        exchange.request_id = self.server.new_request_id()
         exchange.close = True
         self._exchange = exchange
         self._head_sent = False
@@ -370,8 +380,8 @@ class Handler(WSGIHandler):
             exchange.close = True
             self._abort()
         else:
-            if error.source == "downstream":
-                exchange.close = True
+            if isinstance(error, BadRequest):
+                exchange.close = True  # where the next request begins may be in doubt
             self._send_error(exchange, error.status)
 
     def _send_error(self, exchange: Exchange, status: int) -> None:
@@ -393,6 +403,7 @@ class Handler(WSGIHandler):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         except OSError:
             pass  # closed already
+        self.stream.release()
         self.socket.close()
 
     def _can_skip(self, body: RequestBody) -> bool:
@@ -421,8 +432,3 @@ class Handler(WSGIHandler):
                 left -= len(data)
         except (OSError, ClientClosed):
             pass  # gone, or lingered long enough: either way the connection ends here
-
-
-def _may_have_body(exchange: Exchange, head: ResponseHead) -> bool:
-    """RFC 9110 6.4.1."""
-    return exchange.method != "HEAD" and head.status not in (204, 304)

@@ -22,11 +22,15 @@ from greenproxy.errors import ClientClosed
 from greenproxy.http.exchange import Exchange
 from greenproxy.http.forwarding import Peer, is_trusted
 from greenproxy.http.head import HeadLimits
+from greenproxy.http.requestid import RequestIds
+from greenproxy.http.wsgi import Application, direct
 from greenproxy.listener.handler import Handler
 from greenproxy.net.deadline import Deadlines
 from greenproxy.shm import segment as shm
 from greenproxy.shm.segment import Segment
 from greenproxy.telemetry.accesslog import AccessLog
+
+RETRY_ACCEPT_S = 0.05  # how soon to look again after connections have run out
 
 _log = logging.getLogger("greenproxy.error")
 
@@ -42,7 +46,7 @@ class Server(WSGIServer):
         self,
         sock: socket.socket,
         listener: Listener,
-        application: Any,
+        application: Application,
         settings: ServerSettings,
         access_log: AccessLog,
         segment: Segment,
@@ -53,7 +57,7 @@ class Server(WSGIServer):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         super().__init__(
             sock,
-            application,
+            direct(application),
             log=None,
             error_log=_log,
             handler_class=Handler,
@@ -67,6 +71,9 @@ class Server(WSGIServer):
             settings.limits.max_request_line,
             settings.allow_underscores,
         )
+        self.keepalive_timeout = settings.limits.keepalive_timeout
+        self.send_timeout = settings.limits.body_timeout  # a client that reads nothing for so long is given up
+        self.max_requests = settings.limits.max_requests_per_connection
         self.trusted_proxies = settings.trusted_proxies
         self.access_log = access_log
         self.deadlines = Deadlines()
@@ -74,9 +81,12 @@ class Server(WSGIServer):
         self.empty_input = io.BytesIO()
         self.base_environ = self._base_environ()
         self._handlers: set[Handler] = set()
+        self._retry_accept: gevent.Greenlet[..., None] | None = None
         self._date = (0, b"")
+        self.new_request_id = RequestIds().next  # of requests that are refused before the chain
         self._cells = segment.cells
-        self._process = segment.process_base(column)
+        self._connections = segment.process_base(column) + shm.P_CONNECTIONS
+        self._requests = segment.process_base(column) + shm.P_REQUESTS
 
     def _base_environ(self) -> dict[str, Any]:
         address = self.listener.address
@@ -109,32 +119,31 @@ class Server(WSGIServer):
     def connected(self, handler: Handler) -> None:
         """Count a connection in."""
         self._handlers.add(handler)
-        self._cells[self._process + shm.P_CONNECTIONS] += 1
+        self._cells[self._connections] += 1
 
     def disconnected(self, handler: Handler) -> None:
-        """Count a connection out, and accept again if connections had run out."""
+        """Count a connection out."""
         self._handlers.discard(handler)
-        self._cells[self._process + shm.P_CONNECTIONS] -= 1
-        if not self.draining and self.started:
-            self.start_accepting()  # does nothing while accepting
+        self._cells[self._connections] -= 1
 
     def full(self) -> bool:
-        """Stop accepting at max_connections; further clients wait in the backlog."""
-        return len(self._handlers) >= self.limits.max_connections
+        """Stop accepting at max_connections of this worker, over all listeners; further clients wait in the backlog."""
+        if self._cells[self._connections] < self.limits.max_connections:
+            return False
+        if self._retry_accept is None:
+            self._retry_accept = gevent.spawn_later(RETRY_ACCEPT_S, self._accept_again)
+        return True
+
+    def _accept_again(self) -> None:
+        self._retry_accept = None
+        if self.started and not self.draining:
+            self.start_accepting()
 
     # Exchanges
 
-    @property
-    def requests(self) -> int:
-        """Requests begun, over the life of this worker."""
-        return self._cells[self._process + shm.P_REQUESTS]
-
-    @requests.setter
-    def requests(self, value: int) -> None:
-        self._cells[self._process + shm.P_REQUESTS] = value
-
     def finished(self, exchange: Exchange) -> None:
-        """Record an exchange, once, when its answer is out."""
+        """Count and record an exchange, once, when its answer is out."""
+        self._cells[self._requests] += 1
         self.access_log.record(exchange)
         if exchange.status >= 500 and exchange.detail:  # what clients do wrong has its reason in the access log
             _log.warning(exchange.detail, extra=_fields(exchange))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,7 +46,13 @@ class Child:
     outputs: tuple[Output, ...] = ()
     kept_lines: Iterable[str] = ()
     ready: bool = False
+    slot_given: float | None = None  # when a spare was told its slot
     asked: dict[Verb, float] = field(default_factory=dict)
+
+    @property
+    def waited_since(self) -> float:
+        """When the wait began that ends as the child says ready: its start, or the order to serve a slot."""
+        return self.started if self.slot_given is None else self.slot_given
 
     def view(self, segment: Segment) -> ChildView:
         """Return the child as plan.py wants to see it."""
@@ -84,6 +91,7 @@ class Child:
         self.seat = seat
         with suppress(BrokenPipeError):  # it has just died; the slot is filled again when it is reaped
             os.write(self.control_fd, b"%d\n" % seat.index)
+            self.slot_given = time.monotonic()
         os.close(self.control_fd)
         self.control_fd = None
 

@@ -170,7 +170,7 @@ class Master:
             self._failures.pop("worker", None)
         if child.started < self._reopened and child.seat.kind is not Kind.APP:
             child.tell(signal.SIGUSR1)
-        took = round(time.monotonic() - child.started, 3)
+        took = round(time.monotonic() - child.waited_since, 3)
         log_event(INFO, f"{child.seat.kind.value}_ready", f"{child.seat} is ready", took_s=took, **_who(child))
 
     def _on_output(self, output: Output) -> None:
@@ -242,7 +242,7 @@ class Master:
     def _say_starting(self) -> None:
         log_event(INFO, "starting", "starting", workers=self._config.server.workers)
         settings = self._config.server
-        have, needed = privileges.raise_open_files(-(-settings.limits.max_connections // settings.workers))
+        have, needed = privileges.raise_open_files(settings.limits.max_connections)
         if have < needed:
             log_event(
                 WARNING,

@@ -26,6 +26,10 @@ from greenproxy.http.exchange import Deadline
 _poll_object = get_original("select", "poll")
 
 RECEIVE_SIZE = 64 * 1024
+# Received into by every stream and copied from at once: no switch comes between. recv() would allocate
+# RECEIVE_SIZE bytes and give most of them back, each time.
+_BUFFER = bytearray(RECEIVE_SIZE)
+_VIEW = memoryview(_BUFFER)
 
 
 class NothingSent(OSError):
@@ -35,7 +39,7 @@ class NothingSent(OSError):
 class Stream:
     """Reading and writing over a connected gevent socket, which stays the owner of the descriptor."""
 
-    __slots__ = ("_hub", "_poll", "_raw", "_readable", "_writable", "sock")
+    __slots__ = ("_awaited", "_hub", "_poll", "_raw", "_readable", "_writable", "sock")
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
@@ -43,16 +47,33 @@ class Stream:
         self._readable = sock._read_event
         self._writable = sock._write_event
         self._hub = gevent.get_hub()
+        self._awaited = False
         self._poll: Any = None  # made when first used: only pooled connections are
 
-    def wait_readable(self) -> None:
-        """Wait until there is something to read, or the end of the stream."""
+    def receive(self) -> bytes:
+        """Wait for bytes and return them, b"" at the end of the stream. Raises OSError."""
         watcher = self._readable
-        watcher.start(getcurrent().switch)
-        try:
-            self._hub.switch()
-        finally:
-            watcher.stop()
+        while True:
+            # The watcher stays active between waits: starting it anew costs a system call each time.
+            if watcher.active:
+                watcher.callback = getcurrent().switch
+            else:
+                watcher.start(getcurrent().switch)
+            self._awaited = True
+            try:
+                self._hub.switch()
+            finally:
+                self._awaited = False
+                watcher.callback = self._unawaited
+            try:
+                count = self._raw.recv_into(_BUFFER)
+            except BlockingIOError:
+                continue
+            return bytes(_VIEW[:count])
+
+    def _unawaited(self) -> None:
+        """Something arrived that nobody waits for yet: look away until somebody does, or the loop would spin."""
+        self._readable.stop()
 
     def _wait_writable(self) -> None:
         watcher = self._writable
@@ -61,22 +82,6 @@ class Stream:
             self._hub.switch()
         finally:
             watcher.stop()
-
-    def receive(self) -> bytes:
-        """Wait for bytes and return them, b"" at the end of the stream. Raises OSError."""
-        while True:
-            self.wait_readable()
-            try:
-                return self._raw.recv(RECEIVE_SIZE)
-            except BlockingIOError:
-                continue
-
-    def receive_now(self) -> bytes | None:
-        """Return bytes that are here already, b"" at the end of the stream, None when there are none yet."""
-        try:
-            return self._raw.recv(RECEIVE_SIZE)
-        except BlockingIOError:
-            return None
 
     def send(self, data: bytes, deadline: Deadline, seconds: float, error: GreenproxyError) -> None:
         """Send all of `data`; the deadline is set only if that takes a wait.
@@ -117,6 +122,7 @@ class Stream:
         except OSError:
             return True
 
-    def close(self) -> None:
-        """Close the socket; a greenlet that waits on it is woken with an error by gevent."""
-        self.sock.close()
+    def release(self) -> None:
+        """Stop watching, before the socket is closed; whoever waits is left for gevent to wake with an error."""
+        if not self._awaited:
+            self._readable.stop()

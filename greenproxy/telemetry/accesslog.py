@@ -23,7 +23,7 @@ from greenproxy.telemetry.fields import MAX_TEXT, access_record, shortened
 from greenproxy.telemetry.sink import PIPE_BUF, Sink, open_sink
 
 FLUSH_S = 0.1
-BATCH_LINES = 512
+BATCH_LINES = 256  # about 0.6 ms of work at a time
 MAX_BUFFERED_LINES = 20_000  # about 8 MB; more are dropped and counted
 FILE_WRITE = 256 * 1024
 _log = logging.getLogger("greenproxy.error")
@@ -35,6 +35,7 @@ class AccessLog:
     def __init__(self, target: str | None) -> None:
         self.target = target
         self.dropped = 0
+        self._finished: list[tuple[Exchange, float, float]] = []  # with wall clock and monotonic time
         self._lines: list[bytes] = []
         self._sink: Sink | None = None
         self._second = (0, "")
@@ -44,31 +45,38 @@ class AccessLog:
             self._timer.start(self.flush)
 
     def record(self, exchange: Exchange) -> None:
-        """Take the record of a finished exchange."""
-        if self._sink is None:
-            return
-        record = access_record(exchange, self._time(), time.monotonic())
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        if len(line) > MAX_TEXT:
-            line = orjson.dumps(shortened(record), option=orjson.OPT_APPEND_NEWLINE)
-        lines = self._lines
-        lines.append(line)
-        if len(lines) >= BATCH_LINES:
-            self.flush()
+        """Take a finished exchange. It is written out later, many at a time: the same work costs half in a loop."""
+        if self._sink is not None:
+            finished = self._finished
+            finished.append((exchange, time.time(), time.monotonic()))
+            if len(finished) >= BATCH_LINES:
+                self.flush()
 
-    def _time(self) -> str:
-        """Return now as text; the part to the second is made once a second."""
-        now = time.time()
-        second = int(now)
+    def _write_out(self) -> None:
+        """Turn finished exchanges into lines."""
+        for exchange, wall, now in self._finished:
+            record = access_record(exchange, self._text_of(wall), now)
+            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+            if len(line) > MAX_TEXT:
+                line = orjson.dumps(shortened(record), option=orjson.OPT_APPEND_NEWLINE)
+            self._lines.append(line)
+        self._finished.clear()
+
+    def _text_of(self, wall: float) -> str:
+        """Return a time as text; the part to the second is made once a second."""
+        second = int(wall)
         if second != self._second[0]:
             text = datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = (second, text)
-        return f"{self._second[1]}.{int((now - second) * 1000):03d}Z"
+        return f"{self._second[1]}.{int((wall - second) * 1000):03d}Z"
 
     def flush(self) -> None:
         """Write what there is, as far as the reader takes it without waiting."""
         lines, sink = self._lines, self._sink
-        if not lines or sink is None:
+        if sink is None:
+            return
+        self._write_out()
+        if not lines:
             return
         limit = FILE_WRITE if sink.is_file else PIPE_BUF
         written = 0

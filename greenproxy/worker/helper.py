@@ -41,4 +41,4 @@ def _reopen_logs() -> None:
     try:
         logs.reopen()
     except OSError as error:
-        _log.error("cannot reopen the log: %s", error, extra={"event": "log_reopen_failed"})
+        _log.error("cannot reopen the log: %s", error, extra={"event": "reopen_failed"})
