@@ -42,6 +42,8 @@ upstreams:
   shop: {{servers: [{{address: "{server}"}}]}}
 routes:
   - {{match: {{path: /local}}, respond: {{body: hello}}}}
+  - {{match: {{path: /set}}, respond: {{status: 204}}, headers: {{response: {{set: {{X-Only: "1"}}}}}}}}
+  - {{match: {{path: /remove}}, upstream: shop, headers: {{request: {{remove: [X-Gone]}}}}}}
   - {{match: {{path: /moved}}, respond: {{status: 301, location: "https://new.example/"}}}}
   - {{match: {{path: /nothing}}, respond: {{status: 204}}}}
   - {{match: {{path: /files}}, files: {{root: "{root}"}}, strip_prefix: true}}
@@ -170,6 +172,12 @@ def test_route_with_features_applies_all_of_them(house: House) -> None:
     assert exchange.error_page(502) == (b"our page", "text/html; charset=utf-8")
     assert exchange.error_page(404) == (b"our page", "text/html; charset=utf-8")
     assert exchange.error_page(503) is None
+
+
+def test_half_an_edit_is_an_edit(house: House) -> None:
+    assert house.ask(request(first="GET /set HTTP/1.1"))[0].head.lines == b"X-Only: 1\r\n"
+    house.ask(request("X-Gone: 1", first="GET /remove HTTP/1.1"))
+    assert house.seen().get("x-gone") is None
 
 
 def test_first_route_wins_and_none_is_not_found(house: House) -> None:
