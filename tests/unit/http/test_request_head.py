@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenproxy.errors import BadRequest
-from greenproxy.http.head import HeadLimits, RequestHead, explain_request, parse_request
+from greenproxy.http.head import HeadLimits, RequestHead, RequestParser, explain_request, parse_request
 from tests.unit.http.fakes import LIMITS, parsed, request
 
 INCOMPLETE = "incomplete"
@@ -322,6 +322,21 @@ def test_header_gives_the_joined_value(name: bytes, value: bytes | None) -> None
     assert parsed(request(*lines)).header(name) == value
 
 
+_FIELDS = b"Host: a\r\nX-A: 1\r\nAccept: */*\r\n"
+REPEATED = [
+    b"GET / HTTP/1.1\r\n" + _FIELDS + b"\r\n",
+    b"GET /other HTTP/1.1\r\n" + _FIELDS + b"\r\nGET /pipelined",
+    b"HEAD / HTTP/1.0\r\n" + _FIELDS + b"\r\n",
+    b"GET / HTTP/1.1\r\n" + _FIELDS + b"X-B: 2\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + _FIELDS + b"Connection: x-a\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + _FIELDS + b"Content-Length: 3\r\n\r\nabc",
+    b"GET / HTTP/1.1\r\n" + _FIELDS,
+    b"GET / HTTP/1.1\r\n" + _FIELDS[:-1] + b"\r\n",
+    b"GET  / HTTP/1.1\r\n" + _FIELDS + b"\r\n",
+    b"POST / HTTP/1.1\r\n" + _FIELDS + b"Transfer-Encoding: chunked\r\n\r\n",
+]
+
+
 # Limits
 
 
@@ -363,6 +378,20 @@ def test_request_line_up_to_the_limit_is_taken_and_one_more_byte_is_not() -> Non
 
 def test_endless_request_line_is_refused_near_the_limit() -> None:
     assert verdict(b"GET /" + b"a" * (LIMITS.max_request_line + 3)) == 414
+
+
+# One connection, many heads
+
+
+@given(st.lists(st.sampled_from(REPEATED), max_size=8))
+def test_heads_of_one_connection_do_not_color_each_other(heads: list[bytes]) -> None:
+    """A parser that remembers the last header must come to what one without a memory comes to."""
+    parser = RequestParser(LIMITS)
+    for data in heads:
+        head, alone = parser.parse(data), parse_request(data, LIMITS)
+        assert (head and facts(head)) == (alone and facts(alone))
+        for name in (b"x-a", b"accept", b"connection"):
+            assert (head and head.header(name)) == (alone and alone.header(name))
 
 
 # The pace of arrival

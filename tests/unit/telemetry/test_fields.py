@@ -14,7 +14,7 @@ def test_proxied_exchange_is_recorded_in_full() -> None:
     body = FakeBody(b"hello", length=5)
     body.read_some()
     exchange = exchange_for(request("Content-Length: 5", first="POST /a%20b?secret=1 HTTP/1.1"), body=body)
-    exchange.request_id = b"id-1"
+    exchange.request_id, exchange.host = b"id-1", "shop.example.com"
     exchange.status, exchange.bytes_out = 201, 77
     exchange.upstream_seconds = 0.0105
     exchange.route, exchange.upstream, exchange.server, exchange.attempts = "/a", "shop", "127.0.0.1:81", 2
