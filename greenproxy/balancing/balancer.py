@@ -37,7 +37,6 @@ class Balancer:
     """The balancer of one upstream in one process."""
 
     __slots__ = (
-        "_avoid_until",
         "_expires",
         "_generation",
         "_groups",
@@ -46,6 +45,7 @@ class Balancer:
         "_seen",
         "_snapshot",
         "_ticket",
+        "avoiding",
         "upstream",
     )
 
@@ -66,7 +66,7 @@ class Balancer:
         self._snapshot = snapshot
         self._generation = generation
         self._ticket = ticket
-        self._avoid_until: dict[int, float] = {}  # by row, on the clock of `now`
+        self.avoiding: dict[int, float] = {}  # until when, by row, on the clock of `now`
         self._rebuild(-inf)
 
     def pick(self, tried: Collection[int], now: float) -> ServerView | None:
@@ -85,14 +85,14 @@ class Balancer:
 
     def note_failure(self, row: int, now: float) -> None:
         """Avoid a server that this process just saw failing, until the checker has had time to judge it."""
-        known = row in self._avoid_until
-        self._avoid_until[row] = now + AVOID_S
+        known = row in self.avoiding
+        self.avoiding[row] = now + AVOID_S
         if not known:
             self._rebuild(now)
 
     def note_success(self, row: int) -> None:
-        """Stop avoiding a server that answered."""
-        if self._avoid_until and self._avoid_until.pop(row, None) is not None:
+        """Stop avoiding a server that answered. Need not be called unless `avoiding`."""
+        if self.avoiding.pop(row, None) is not None:
             self._rebuild(-inf)
 
     def _pick_untried(self, tried: Collection[int]) -> ServerView | None:
@@ -103,8 +103,8 @@ class Balancer:
     def _rebuild(self, now: float) -> None:
         """Group the servers anew, best group first; forget what is no longer avoided."""
         snapshot = self._snapshot()
-        self._avoid_until = {row: until for row, until in self._avoid_until.items() if until > now}
-        self._expires = min(self._avoid_until.values(), default=inf)
+        self.avoiding = {row: until for row, until in self.avoiding.items() if until > now}
+        self._expires = min(self.avoiding.values(), default=inf)
         self._groups = self._grouped(snapshot.servers)
         self._order = self._groups[0].order if self._groups else ()
         self._seen = snapshot.generation
@@ -113,6 +113,6 @@ class Balancer:
         ranks: dict[tuple[int, bool], list[ServerView]] = {}
         for server in servers:
             if server.weight and server.state in _BEST_FIRST:
-                rank = _BEST_FIRST.index(server.state), server.row in self._avoid_until
+                rank = _BEST_FIRST.index(server.state), server.row in self.avoiding
                 ranks.setdefault(rank, []).append(server)
         return tuple(self._policy(ranks[rank]) for rank in sorted(ranks))

@@ -13,7 +13,7 @@ from typing import Any
 from greenproxy.errors import DownstreamError
 from greenproxy.http.exchange import KEY, Exchange
 from greenproxy.http.forwarding import Network
-from greenproxy.http.requestid import RequestIds
+from greenproxy.http.requestid import request_ids
 from greenproxy.http.wsgi import Application
 from greenproxy.routing.table import RouteTable
 
@@ -43,20 +43,21 @@ class Entry:
         self._match = table.match
         self._chains = chains
         self._trusted_proxies = trusted_proxies
-        self._new_id = RequestIds().next
+        self._ids = request_ids()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request. Raises NotFound, and what the route's chain raises."""
         exchange: Exchange = environ[KEY]
         forwarding = exchange.peer.forwarding(exchange.head, exchange.authority, self._trusted_proxies)
-        request_id = forwarding.request_id or self._new_id()
+        request_id = forwarding.request_id or next(self._ids)
         exchange.request_id = request_id
+        exchange.host = host = forwarding.host
         if exchange.peer.trusted:  # it may speak for somebody else
             exchange.client_ip = forwarding.client_ip
             exchange.scheme = forwarding.scheme
             exchange.prefix = forwarding.prefix
         exchange.forwarding_lines = b"%bX-Request-ID: %b\r\n" % (forwarding.lines, request_id)
-        index = self._match(exchange.method, exchange.host, exchange.target.path, exchange.head.header, exchange.cookie)
+        index = self._match(exchange.method, host, exchange.target.path, exchange.head.header, exchange.cookie)
         if index is None:
             raise NotFound("no route matches")
         chain = self._chains[index]

@@ -64,6 +64,7 @@ class _Defaults:
     error_page: Callable[[int], tuple[bytes, str] | None] | None = None
     status = 0  # 0: nothing was answered
     bytes_out = 0  # body bytes sent to the client
+    host = ""  # of the authority, for matching: lower-case, without port; chain/entry.py reads it
     route = ""
     upstream = ""
     server = ""  # address of the server that answered, or was tried last
@@ -102,8 +103,7 @@ class Exchange(_Defaults):
         self.relay = relay  # begin the answer with a head in bytes, in place of start_response
         self.interim = interim  # send an interim response (1xx): status, field lines
         self.lines = head.lines  # the client's lines as a server will get them
-        self.authority = authority = head.host if target.authority is None else target.authority
-        self.host = peer.host_name(authority)
+        self.authority = head.host if target.authority is None else target.authority
         self.client_ip = peer.ip
         self.scheme = peer.scheme
         self.close = not head.keep_alive  # end the client's connection after the answer

@@ -27,10 +27,12 @@ _OURS = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-prefix
 class Forwarding(NamedTuple):
     """Header lines for the server, and who the client is as far as trusted proxies tell.
 
+    `host` is the name that was asked for, for matching: lower-case, without port.
     `prefix` is the X-Forwarded-Prefix a trusted proxy gave; `request_id` is empty when one must be made.
     """
 
     lines: bytes
+    host: str
     client_ip: str
     scheme: str
     request_id: bytes
@@ -40,7 +42,7 @@ class Forwarding(NamedTuple):
 class Peer:
     """The other end of one client connection."""
 
-    __slots__ = ("_authority", "_host", "_name", "_plain", "ip", "port", "scheme", "trusted")
+    __slots__ = ("_host", "_plain", "ip", "port", "scheme", "trusted")
 
     def __init__(self, ip: str, port: int, scheme: str, trusted: bool) -> None:
         self.ip = ip
@@ -48,16 +50,7 @@ class Peer:
         self.scheme = scheme
         self.trusted = trusted
         self._host: bytes | None = None
-        self._authority: bytes | None = None
-        self._name = ""
-        self._plain = Forwarding(b"", ip, scheme, b"", b"")
-
-    def host_name(self, authority: bytes) -> str:
-        """Return the host of an authority for matching; remembered, as it seldom changes on a connection."""
-        if authority != self._authority:
-            self._authority = authority
-            self._name = host_name(authority)
-        return self._name
+        self._plain = Forwarding(b"", "", ip, scheme, b"", b"")
 
     def forwarding(self, head: RequestHead, host: bytes, trusted_proxies: Sequence[Network]) -> Forwarding:
         """Return what to tell a server about a request of this peer that is meant for `host`."""
@@ -67,7 +60,7 @@ class Peer:
             self._host = host
             forwarded = _forwarded(self.ip, self.scheme, host)
             lines = _lines(self.ip.encode(), self.ip, self.scheme.encode(), host, forwarded)
-            self._plain = Forwarding(lines, self.ip, self.scheme, b"", b"")
+            self._plain = Forwarding(lines, host_name(host), self.ip, self.scheme, b"", b"")
         return self._plain
 
 
@@ -125,7 +118,7 @@ def _of_trusted(head: RequestHead, host: bytes, peer: Peer, trusted_proxies: Seq
     if _PREFIX.fullmatch(prefix) is None:
         prefix = b""
     lines = _lines(forwarded_for, client_ip, scheme, original_host, forwarded) + _vouched(values)
-    return Forwarding(lines, client_ip, scheme.decode(), request_id, prefix.rstrip(b"/"))
+    return Forwarding(lines, host_name(host), client_ip, scheme.decode(), request_id, prefix.rstrip(b"/"))
 
 
 def _vouched(values: Mapping[bytes, bytes]) -> bytes:

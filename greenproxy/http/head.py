@@ -23,7 +23,7 @@ _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t\x20-\x7e\x80-\xf
 _PLAIN_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELD_LINE = re.compile(FIELD_LINE)
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_MAX_DIGITS = 18  # of a length: below 2**63
 _UNDERSCORE_NAME = re.compile(rb"\n[^:\n]*_[^:\n]*:")
 
 # Hop-by-hop (RFC 9110 7.6.1) and framing: never passed on as they came.
@@ -49,10 +49,10 @@ _REQUEST_FIELDS = (
     b"x-request-id",
 )
 _FIND_REQUEST_FIELDS = fields.finder(_REQUEST_FIELDS, b"x-forwarded-")
-_FIND_RESPONSE_FIELDS = fields.finder((*_HOP_BY_HOP, b"content-length", b"date"))
+_FIND_RESPONSE_FIELDS = fields.finder((*_HOP_BY_HOP, b"content-length"))
 # Fields that are read and keep their place among the lines.
 _REQUEST_KEEPS = frozenset({b"host", b"content-length"})
-_RESPONSE_KEEPS = frozenset({b"date", b"content-length"})
+_RESPONSE_KEEPS = frozenset({b"content-length"})
 _LISTED_ANYWAY = frozenset({b"close", b"keep-alive", b"", *_REQUEST_FIELDS})
 
 
@@ -76,6 +76,7 @@ class RequestHead:
     __slots__ = (
         "chunked",
         "content_length",
+        "has_body",
         "host",
         "keep_alive",
         "length_in_lines",
@@ -88,18 +89,39 @@ class RequestHead:
         "values",
     )
 
-    def __init__(self, method: str, target: bytes, minor: int, size: int) -> None:
+    lines: bytes
+    values: dict[bytes, bytes]
+    host: bytes
+    content_length: int | None
+    length_in_lines: bool
+    chunked: bool
+    has_body: bool  # RFC 9112 6.3; a Content-Length of 0 is none
+    keep_alive: bool
+
+    def __init__(self, method: str, target: bytes, minor: int, size: int, like: RequestHead | None = None) -> None:
+        """`like`: a head whose field lines are the same to the byte, so that all they say is taken over."""
         self.method = method
         self.target = target
         self.minor = minor
         self.size = size
-        self.lines = b""
         self.lowered: bytes | None = None
-        self.values: dict[bytes, bytes] = {}
+        if like is not None:
+            self.lines = like.lines
+            self.values = like.values
+            self.host = like.host
+            self.content_length = like.content_length
+            self.length_in_lines = like.length_in_lines
+            self.chunked = like.chunked
+            self.has_body = like.has_body
+            self.keep_alive = like.keep_alive
+            return
+        self.lines = b""
+        self.values = {}
         self.host = b""
-        self.content_length: int | None = None
+        self.content_length = None
         self.length_in_lines = False
         self.chunked = False
+        self.has_body = False
         self.keep_alive = minor == 1
 
     def header(self, name: bytes) -> bytes | None:
@@ -109,21 +131,6 @@ class RequestHead:
         if self.lowered is None:
             self.lowered = fields.searchable(self.lines)
         return fields.value_of(self.lines, self.lowered, name)
-
-    def copy_fields(self, other: RequestHead) -> None:
-        """Take over everything that the header lines say; they are those of `other` to the byte."""
-        self.lines = other.lines
-        self.values = other.values
-        self.host = other.host
-        self.content_length = other.content_length
-        self.length_in_lines = other.length_in_lines
-        self.chunked = other.chunked
-        self.keep_alive = other.keep_alive
-
-    @property
-    def has_body(self) -> bool:
-        """Does a body follow the head (RFC 9112 6.3)? A Content-Length of 0 is none."""
-        return self.chunked or bool(self.content_length)
 
 
 class RequestParser:
@@ -151,9 +158,8 @@ class RequestParser:
                 method, target, minor = match.groups()
                 size = match.end() + len(self._block)
                 if (minor == b"1") == last.minor and match.end() <= self._limits.max_request_line:
-                    again = RequestHead(METHOD_NAMES.get(method) or _rare_method(method), target, last.minor, size)
-                    again.copy_fields(last)
-                    return again
+                    name = METHOD_NAMES.get(method) or _rare_method(method)
+                    return RequestHead(name, target, last.minor, size, last)
         head = parse_request(data, self._limits)
         if head is not None:
             start = data.find(b"\n") + 1
@@ -232,11 +238,12 @@ def _read_framing(head: RequestHead, values: dict[bytes, bytes]) -> None:
             raise BadRequest("Transfer-Encoding in HTTP/1.0", reason="coding_in_http10")
         if coding.lower() != b"chunked":
             raise BadRequest("only the transfer coding chunked is known", status=501, reason="coding_unknown")
-        head.chunked = True
+        head.chunked = head.has_body = True
         return
-    if length is None or _DIGITS.fullmatch(length) is None:
+    if length is None or not length.isdigit() or len(length) > _MAX_DIGITS:
         raise BadRequest("Content-Length is not one decimal number", reason="length_invalid")
     head.content_length = int(length)
+    head.has_body = head.content_length > 0
     head.length_in_lines = str(head.content_length).encode() == length
 
 
@@ -376,15 +383,27 @@ def parse_response(data: bytes, max_bytes: int) -> tuple[ResponseHead, int] | No
     head = ResponseHead(int(status), reason[1:] if reason else b"", block)
     lowered = (b"\n" + block).lower()
     values, spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, _RESPONSE_KEEPS)
+    head.has_date = b"\ndate:" in lowered
     head.reusable = minor == b"1"
-    if values:
-        head.has_date = b"date" in values
-        _read_response_framing(head, values, minor)
-        connection = values.get(b"connection")
-        if connection is not None:
+    if b"transfer-encoding" in values:
+        _read_response_coding(head, values, minor)
+    elif b"content-length" in values:
+        length = values[b"content-length"]
+        if not length.isdigit() or len(length) > _MAX_DIGITS:
+            raise UpstreamProtocolError("response whose Content-Length is not one decimal number")
+        head.content_length = int(length)
+        head.length_in_lines = True
+    connection = values.get(b"connection")
+    if connection is not None:
+        if connection == b"keep-alive":
+            head.reusable = True
+        else:
             block, spans = _apply_response_connection(head, connection.lower(), block, spans)
-        if spans:
-            head.lines = fields.cut(block, spans)
+    if len(spans) == 1:  # as good as always: Connection
+        start, end = spans[0]
+        head.lines = block[:start] + block[end:]
+    elif spans:
+        head.lines = fields.cut(block, spans)
     return head, size
 
 
@@ -392,9 +411,6 @@ def _apply_response_connection(
     head: ResponseHead, connection: bytes, block: bytes, spans: list[tuple[int, int]]
 ) -> tuple[bytes, list[tuple[int, int]]]:
     """Read persistence, and drop the fields that Connection names."""
-    if connection == b"keep-alive":
-        head.reusable = True
-        return block, spans
     options = {option.strip(b" \t") for option in connection.split(b",")}
     head.reusable = b"close" not in options and (head.reusable or b"keep-alive" in options)
     named = options - _LISTED_ANYWAY
@@ -404,19 +420,13 @@ def _apply_response_connection(
     return block, spans
 
 
-def _read_response_framing(head: ResponseHead, values: dict[bytes, bytes], minor: bytes) -> None:
-    length, coding = values.get(b"content-length"), values.get(b"transfer-encoding")
-    if coding is not None:
-        if length is not None:
-            raise UpstreamProtocolError("response with Content-Length and Transfer-Encoding")
-        if coding.lower() != b"chunked" or minor == b"0":
-            raise UpstreamProtocolError("response with an unknown transfer coding")
-        head.chunked = True
-    elif length is not None:
-        if _DIGITS.fullmatch(length) is None:
-            raise UpstreamProtocolError("response whose Content-Length is not one decimal number")
-        head.content_length = int(length)
-        head.length_in_lines = True
+def _read_response_coding(head: ResponseHead, values: dict[bytes, bytes], minor: bytes) -> None:
+    """RFC 9112 6.1: chunked alone, in HTTP/1.1, and never with a Content-Length."""
+    if b"content-length" in values:
+        raise UpstreamProtocolError("response with Content-Length and Transfer-Encoding")
+    if values[b"transfer-encoding"].lower() != b"chunked" or minor == b"0":
+        raise UpstreamProtocolError("response with an unknown transfer coding")
+    head.chunked = True
 
 
 def explain_response(data: bytes, checked: int, max_bytes: int) -> int:

@@ -43,7 +43,8 @@ def parse_target(target: bytes, method: str) -> Target:
     if plain is not None:
         plain_path, plain_query = plain.groups(b"")
         if b"/." not in plain_path and b"//" not in plain_path:
-            return Target(plain_path, plain_query, plain_path.decode("ascii"))
+            # what Target(...) comes down to, without its Python frame
+            return tuple.__new__(Target, (plain_path, plain_query, plain_path.decode("ascii"), None))
     if target == b"*":
         if method != "OPTIONS":
             raise BadRequest("the target * is for OPTIONS only", reason="target_invalid")

@@ -31,6 +31,11 @@ def direct(application: Application) -> Application:
     return application if isinstance(application, (FunctionType, MethodType)) else application.__call__  # type: ignore[operator]
 
 
+def path_info(path: str) -> str:
+    """Return a decoded path as WSGI wants it: its bytes as latin-1 (PEP 3333)."""
+    return path.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
 def exchange_of(environ: Environ) -> Exchange:
     """Return the Exchange of a request."""
     return cast(Exchange, environ[KEY])

@@ -26,7 +26,9 @@ from greenproxy.http.forwarding import Peer
 from greenproxy.http.head import RequestHead, RequestParser, ResponseHead, explain_request, refused_head
 from greenproxy.http.replies import error_reply, head_from_wsgi, page_reply
 from greenproxy.http.target import Target, parse_target
+from greenproxy.http.wsgi import path_info
 from greenproxy.listener.body import Body
+from greenproxy.net.deadline import NEVER
 from greenproxy.net.stream import Stream
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ class Handler(WSGIHandler):
         if head is None:
             deadline.set(server.limits.header_timeout, _HEAD_SLOW)  # absolute: not moved by more bytes
             data, head = self._read_head_slowly(data)
-        deadline.clear()
+        deadline.at = NEVER
         self._refused = b""
         if head is not None:
             self.buffer = data[head.size :]
@@ -211,7 +213,18 @@ class Handler(WSGIHandler):
     def _run(self, exchange: Exchange) -> None:
         """Let the application answer, and see to it that an answer or a visible end goes out."""
         try:
-            result = self.server.application(self._environ(exchange), self._start_response)
+            target = exchange.target
+            environ = {
+                **self.server.base_environ,
+                "REQUEST_METHOD": exchange.method,
+                "PATH_INFO": target.path if target.path.isascii() else path_info(target.path),
+                "QUERY_STRING": target.query[1:].decode("latin-1") if target.query else "",
+                "SERVER_PROTOCOL": "HTTP/1.1" if exchange.head.minor else "HTTP/1.0",
+                "REMOTE_ADDR": self.peer.ip,
+                "wsgi.input": exchange.body if exchange.body is not None else self.server.empty_input,
+                KEY: exchange,
+            }
+            result = self.server.application(environ, self._start_response)
             if type(result) is list and self._head is not None and not self._head_sent:
                 self._send_whole(exchange, self._head, result[0] if len(result) == 1 else b"".join(result))
                 return
@@ -228,19 +241,6 @@ class Handler(WSGIHandler):
         except Exception as exc:
             self.server.log_crash(exchange, exc)
             self._failed(exchange, GreenproxyError("an unexpected error; the error log has it"))
-
-    def _environ(self, exchange: Exchange) -> dict[str, Any]:
-        target = exchange.target
-        return {
-            **self.server.base_environ,
-            "REQUEST_METHOD": exchange.method,
-            "PATH_INFO": target.path,
-            "QUERY_STRING": target.query[1:].decode("latin-1") if target.query else "",
-            "SERVER_PROTOCOL": "HTTP/1.1" if exchange.head.minor else "HTTP/1.0",
-            "REMOTE_ADDR": self.peer.ip,
-            "wsgi.input": exchange.body if exchange.body is not None else self.server.empty_input,
-            KEY: exchange,
-        }
 
     # The answer
 
@@ -356,7 +356,7 @@ class Handler(WSGIHandler):
         exchange = Exchange(
             head, target, self.peer, time.monotonic(), None, self.deadline, self._relay, self._send_interim
         )
-        exchange.request_id = self.server.new_request_id()
+        exchange.request_id = next(self.server.request_ids)
         exchange.close = True
         self._exchange = exchange
         self._head_sent = False

@@ -22,7 +22,7 @@ from greenproxy.errors import ClientClosed
 from greenproxy.http.exchange import Exchange
 from greenproxy.http.forwarding import Peer, is_trusted
 from greenproxy.http.head import HeadLimits
-from greenproxy.http.requestid import RequestIds
+from greenproxy.http.requestid import request_ids
 from greenproxy.http.wsgi import Application, direct
 from greenproxy.listener.handler import Handler
 from greenproxy.net.deadline import Deadlines
@@ -83,7 +83,7 @@ class Server(WSGIServer):
         self._handlers: set[Handler] = set()
         self._retry_accept: gevent.Greenlet[..., None] | None = None
         self._date = (0, b"")
-        self.new_request_id = RequestIds().next  # of requests that are refused before the chain
+        self.request_ids = request_ids()  # of requests that are refused before the chain
         self._cells = segment.cells
         self._connections = segment.process_base(column) + shm.P_CONNECTIONS
         self._requests = segment.process_base(column) + shm.P_REQUESTS

@@ -19,6 +19,7 @@ from greenlet import getcurrent, greenlet
 from greenproxy.errors import GreenproxyError
 
 TICK_S = 0.1
+NEVER = math.inf
 
 
 class Deadline:
@@ -29,7 +30,7 @@ class Deadline:
     def __init__(self, owner: greenlet, registry: Deadlines) -> None:
         self.greenlet = owner
         self._registry = registry
-        self.at = math.inf  # monotonic seconds
+        self.at = NEVER  # monotonic seconds
         self.error: GreenproxyError | None = None
         # asked at each tick while set: an error it returns is thrown, whatever the time
         self.guard: Callable[[], GreenproxyError | None] | None = None
@@ -41,7 +42,7 @@ class Deadline:
 
     def clear(self) -> None:
         """Wait as long as it takes."""
-        self.at = math.inf
+        self.at = NEVER
 
     def watch_current(self) -> Deadline:
         """Return a deadline for the current greenlet, which helps this one's."""
@@ -53,7 +54,7 @@ class Deadline:
 
     def expire(self, error: GreenproxyError | None) -> None:
         """Throw the error into the greenlet, which must be waiting. From the hub only."""
-        self.at = math.inf
+        self.at = NEVER
         self.guard = None
         if error is not None and not self.greenlet.dead:
             # a fresh copy: the same instance may serve many waits, and a traceback would grow on it

@@ -90,7 +90,8 @@ class ProxyApp:
             try:
                 answer = self._attempt(flight, payload, request)
                 if answer.head.status not in self._retried_statuses or not self._retry_status(flight, answer, payload):
-                    self._balancer.note_success(server.row)
+                    if self._balancer.avoiding:
+                        self._balancer.note_success(server.row)
                     return flight
                 flight.end()
             except UpstreamError as error:
@@ -130,7 +131,13 @@ class ProxyApp:
             if not conn.used:
                 conn.open()
             try:
-                flight.answer = answer = self._exchange_bytes(flight, conn, payload, request)
+                if payload.whole is None:
+                    answer = self._ask_streaming(flight, conn, payload, request)
+                else:
+                    answer = transport.ask(
+                        conn, request, exchange.method, exchange.deadline, self._read_timeout, exchange.interim
+                    )
+                flight.answer = answer
                 return answer
             except (ConnectFailed, UpstreamReset) as error:
                 # The server closed a pooled connection just as we used it: not a failure of the server.
@@ -142,31 +149,18 @@ class ProxyApp:
             conn.close()
             conn = flight.conn = pool.fresh()
 
-    def _exchange_bytes(self, flight: Flight, conn: Connection, payload: RequestPayload, request: bytes) -> Answer:
-        """Send the request and read the head of the answer, on a connection that stands."""
+    def _ask_streaming(self, flight: Flight, conn: Connection, payload: RequestPayload, request: bytes) -> Answer:
+        """Send a request whose body is still on its way, and wait for the head of its answer meanwhile."""
         exchange, timeout = flight.exchange, self._read_timeout
-        deadline = exchange.deadline
-        broken: UpstreamReset | None = None
+        transport.send_request(conn, request, exchange.deadline, timeout)
+        flight.upload = upload = Upload(conn, payload.pieces(), payload.chunked, exchange.deadline, timeout)
         try:
-            transport.send_request(conn, request, deadline, timeout)
-        except UpstreamReset as error:
-            broken = error  # the server may have answered before it stopped reading
-        if payload.whole is None and broken is None:
-            flight.upload = Upload(conn, payload.pieces(), payload.chunked, deadline, timeout)
-        try:
-            answer = transport.read_answer(
-                conn, exchange.method, None if flight.upload else deadline, timeout, exchange.interim
-            )
+            answer = transport.read_answer(conn, exchange.method, timeout, exchange.interim)
         except UpstreamError:
-            if flight.upload is not None and flight.upload.error is not None:
-                raise flight.upload.error from None
-            if broken is not None:
-                raise broken from None
+            if upload.error is not None:
+                raise upload.error from None
             raise
-        if broken is not None:
-            answer.head.reusable = False
-        if flight.upload is not None:
-            flight.upload.answered()
+        upload.answered()
         return answer
 
 

@@ -75,7 +75,9 @@ class Flight:
             upload.stop()
         if conn is None:
             return
-        if answer is not None and answer.reusable and (upload is None or upload.complete):
+        # bytes beyond the answer make a connection suspect
+        clean = answer is not None and answer.complete and answer.head.reusable and not conn.buffer
+        if clean and (upload is None or upload.complete):
             member.pool.give_back(conn)
         else:
             conn.close()

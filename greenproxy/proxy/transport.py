@@ -201,11 +201,6 @@ class Answer:
         elif self._left == 0:
             self.complete = True
 
-    @property
-    def reusable(self) -> bool:
-        """May the connection carry another exchange? Bytes beyond the answer make it suspect."""
-        return self.complete and self.head.reusable and not self._conn.buffer
-
     def whole(self) -> bytes | None:
         """Return the body if all of it has arrived with the head, else None; never waits."""
         if self.complete:
@@ -276,19 +271,52 @@ def send_more(conn: Connection, data: bytes, deadline: Deadline, timeout: float)
         raise UpstreamReset(f"sending the request failed: {_cause(exc)}") from exc
 
 
-def read_answer(conn: Connection, method: str, deadline: Deadline | None, timeout: float, interim: Interim) -> Answer:
-    """Wait for the final response head; without a deadline when the caller keeps the time.
+def ask(conn: Connection, request: bytes, method: str, deadline: Deadline, timeout: float, interim: Interim) -> Answer:
+    """Send a whole request and wait for the head of its answer.
+
+    Raises ConnectFailed, UpstreamReset, UpstreamTimeout, UpstreamProtocolError.
+    """
+    broken: UpstreamReset | None = None
+    try:
+        conn.stream.send(request, deadline, timeout, _NOT_READ)
+    except NothingSent as exc:
+        raise ConnectFailed(f"the connection was closed before the request: {_cause(exc)}") from exc
+    except OSError as exc:
+        # it may have answered before it stopped reading
+        broken = UpstreamReset(f"sending the request failed: {_cause(exc)}")
+    deadline.set(timeout, NOT_ANSWERED)
+    try:
+        answer = read_answer(conn, method, timeout, interim)
+    except UpstreamError:
+        if broken is not None:
+            raise broken from None
+        raise
+    if broken is not None:
+        answer.head.reusable = False
+    return answer
+
+
+def read_answer(conn: Connection, method: str, timeout: float, interim: Interim) -> Answer:
+    """Wait for the final response head, under the deadline that the caller set.
 
     Raises UpstreamReset (nothing came), UpstreamTimeout (nothing came in time), UpstreamProtocolError.
     """
-    if deadline is not None:
-        deadline.set(timeout, NOT_ANSWERED)
     try:
         data = conn.buffer or conn.stream.receive()
     except OSError as exc:
         raise UpstreamReset(f"the connection broke before an answer: {_cause(exc)}") from exc
     if not data:
         raise UpstreamReset("the server closed the connection without an answer")
+    head, size = parse_response(data, MAX_HEAD_BYTES) or (None, 0)
+    if head is not None and head.status >= 200:
+        conn.buffer = data[size:]
+    else:
+        head = _final_head(conn, data, interim)
+    return Answer(conn, head, method, timeout)
+
+
+def _final_head(conn: Connection, data: bytes, interim: Interim) -> ResponseHead:
+    """Read a head that did not come in one piece, or that interim responses came before."""
     head, conn.buffer = _whole_head(conn, data)
     interims = 0
     while head.status < 200:
@@ -297,7 +325,7 @@ def read_answer(conn: Connection, method: str, deadline: Deadline | None, timeou
         if head.status != 100:  # we answer Expect ourselves, so a 100 is for nobody
             interim(head.status, head.lines)
         head, conn.buffer = _whole_head(conn, conn.buffer or _more(conn))
-    return Answer(conn, head, method, timeout)
+    return head
 
 
 def _whole_head(conn: Connection, data: bytes) -> tuple[ResponseHead, bytes]:
