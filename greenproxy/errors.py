@@ -6,6 +6,7 @@ Status, blame and retry travel with the error, so one `except GreenproxyError` m
       ConfigError             a configuration that cannot be used: every problem, with its place
       StartError              the machine does not let us start: an address in use, a right that is missing
       WorkerBootError         a child that cannot start; its exit code stops the master
+      SpoolFailed             500, a body could not be kept on disk
       DownstreamError         the client is to blame
         BadRequest            400, 404, 405, 408, 411, 413, 414, 417, 421, 431, 501, 505
         ClientClosed          499, logged and never sent
@@ -84,6 +85,12 @@ class WorkerBootError(GreenproxyError):
 
     reason = "worker_boot_failed"
     EXIT_CODE = 3
+
+
+class SpoolFailed(GreenproxyError):
+    """A body that must be kept for a while cannot be: the disk is full, or will not have it."""
+
+    reason = "spool_failed"
 
 
 class DownstreamError(GreenproxyError):

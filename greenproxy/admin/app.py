@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
-from werkzeug.exceptions import HTTPException, Unauthorized
+from werkzeug.exceptions import HTTPException, NotFound, Unauthorized
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
+from greenproxy import __version__
 from greenproxy.admin import api
 from greenproxy.config.address import Address
 from greenproxy.config.schema import Admin, Config, Listener
@@ -102,7 +103,8 @@ class AdminApp:
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
     def _index(self) -> Answer:
-        return 200, {"name": "greenproxy", "see": [rule.rule for rule in ROUTES.iter_rules() if rule.rule != "/"]}
+        see = [rule.rule for rule in ROUTES.iter_rules() if rule.rule != "/"]
+        return 200, {"name": "greenproxy", "version": __version__, "see": see}
 
     def _healthz(self) -> Answer:
         return 200, {"status": "ok"}
@@ -165,7 +167,8 @@ def _json(status: int, body: api.Json) -> Response:
 
 
 def _refusal(error: HTTPException, environ: dict[str, Any]) -> Response:
-    response = _json(error.code or 500, {"error": error.description or error.name})
+    text = "no such thing here; GET / lists what there is" if isinstance(error, NotFound) else error.description
+    response = _json(error.code or 500, {"error": text or error.name})
     for name, value in error.get_headers(environ):
         if name in ("Allow", "WWW-Authenticate"):
             response.headers[name] = value

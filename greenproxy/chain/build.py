@@ -59,10 +59,10 @@ def _chain(route: Route, upstreams: Mapping[str, Application]) -> Chain:
     """Wrap the route's end in its layers, innermost first."""
     app = _end(route, upstreams)
     edits = route.headers
+    if edits.request.set or edits.request.remove:
+        app = RequestHeaders(app, edits.request)  # innermost: the operator has the last word
     if route.strip_prefix and route.match.path and route.files is None:
         app = StripPrefix(app, route.match.path)
-    if edits.request.set or edits.request.remove:
-        app = RequestHeaders(app, edits.request)
     if edits.response.set or edits.response.remove:
         app = ResponseHeaders(app, edits.response)
     return Chain(_name(route), direct(app), _error_page(route))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenproxy.errors import DownstreamError
+from greenproxy.http import fields
 from greenproxy.http.exchange import KEY, Exchange
 from greenproxy.http.forwarding import Network
 from greenproxy.http.requestid import request_ids
@@ -57,6 +58,10 @@ class Entry:
             exchange.scheme = forwarding.scheme
             exchange.prefix = forwarding.prefix
         exchange.forwarding_lines = b"%bX-Request-ID: %b\r\n" % (forwarding.lines, request_id)
+        if exchange.target.authority is not None:
+            # RFC 9112 3.2.2: an absolute target overrules Host
+            rest = fields.without(exchange.lines, (b"host",))
+            exchange.lines = b"Host: %b\r\n%b" % (exchange.authority, rest)
         index = self._match(exchange.method, host, exchange.target.path, exchange.head.header, exchange.cookie)
         if index is None:
             raise NotFound("no route matches")

@@ -65,6 +65,7 @@ class ResponseHeaders:
 
         def edited(head: ResponseHead) -> None:
             head.lines = self._edit.apply(head.lines)
+            head.has_date = head.header(b"date") is not None
             relay(head)
 
         exchange.relay = edited
@@ -83,7 +84,10 @@ class StripPrefix:
         exchange: Exchange = environ[KEY]
         target = exchange.target
         exchange.sent_path = strip_prefix(target.raw_path, target.path, self._prefix)
-        exchange.forwarding_lines += b"X-Forwarded-Prefix: %b%b\r\n" % (exchange.prefix, self._line)
+        lines = exchange.forwarding_lines
+        if exchange.prefix:  # what a proxy before us took off comes first
+            lines = fields.without(lines, (b"x-forwarded-prefix",))
+        exchange.forwarding_lines = b"%bX-Forwarded-Prefix: %b%b\r\n" % (lines, exchange.prefix, self._line)
         return self._app(environ, start_response)
 
 

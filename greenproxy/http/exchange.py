@@ -124,11 +124,8 @@ class Exchange(_Defaults):
 
     def cookie(self, name: str) -> str | None:
         """Value of a request cookie, or None (RFC 6265 5.4; the first of several)."""
-        value = self.head.header(b"cookie")
-        if value is None:
-            return None
         wanted = name.encode("latin-1")
-        for pair in value.replace(b",", b";").split(b";"):
+        for pair in b";".join(self.head.values_of(b"cookie")).split(b";"):
             key, mark, cookie = pair.strip(b" \t").partition(b"=")
             if mark and key == wanted:
                 return cookie.strip(b'"').decode("latin-1")

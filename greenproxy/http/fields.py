@@ -64,23 +64,27 @@ def cut(block: bytes, spans: list[tuple[int, int]]) -> bytes:
 
 def value_of(block: bytes, lowered: bytes, name: bytes) -> bytes | None:
     """Return the value of field `name` (lower-case), several lines joined by ", ", or None."""
+    found = values_of(block, lowered, name)
+    return b", ".join(found) if found else None
+
+
+def values_of(block: bytes, lowered: bytes, name: bytes) -> list[bytes]:
+    """Return the values of all lines of field `name` (lower-case)."""
     needle = b"\n" + name + b":"
     start = lowered.find(needle)
-    if start < 0:
-        return None
-    found = []
+    found: list[bytes] = []
     while start >= 0:
         end = lowered.find(b"\n", start + 1)
         found.append(block[start + len(needle) - 1 : end - 2].strip(b" \t"))
         start = lowered.find(needle, end)
-    return found[0] if len(found) == 1 else b", ".join(found)
+    return found
 
 
 def without(block: bytes, names: Iterable[bytes]) -> bytes:
     """Return the block without the fields `names` (lower-case)."""
-    lowered = searchable(block)
-    _, spans = scan(block, lowered, finder(names))
-    return cut(block, spans) if spans else block
+    gone = frozenset(names)  # a client may name thousands in Connection: no pattern is compiled of them
+    lines = block.split(b"\r\n")[:-1]
+    return b"".join([line + b"\r\n" for line in lines if line.partition(b":")[0].lower() not in gone])
 
 
 def pairs(block: bytes) -> list[tuple[str, str]]:

@@ -118,6 +118,8 @@ def _of_trusted(head: RequestHead, host: bytes, peer: Peer, trusted_proxies: Seq
     if _PREFIX.fullmatch(prefix) is None:
         prefix = b""
     lines = _lines(forwarded_for, client_ip, scheme, original_host, forwarded) + _vouched(values)
+    if prefix:
+        lines += b"X-Forwarded-Prefix: %b\r\n" % prefix.rstrip(b"/")
     return Forwarding(lines, host_name(host), client_ip, scheme.decode(), request_id, prefix.rstrip(b"/"))
 
 
@@ -138,6 +140,8 @@ def _client_of(chain: bytes, peer_ip: str, trusted_proxies: Sequence[Network]) -
     client = peer_ip
     for entry in reversed(chain.decode("latin-1").split(",")):
         ip = entry.strip()
+        if "%" in ip:
+            break  # a scope is of no meaning elsewhere, and its text is free
         try:
             client = str(ipaddress.ip_address(ip))
         except ValueError:

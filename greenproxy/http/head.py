@@ -128,9 +128,14 @@ class RequestHead:
         """Return a field's value by its lower-case name, several lines joined by ", ", or None."""
         if name in self.values:
             return self.values[name]
+        found = self.values_of(name)
+        return b", ".join(found) if found else None
+
+    def values_of(self, name: bytes) -> list[bytes]:
+        """Return the values of all lines of a field that is passed on, by its lower-case name."""
         if self.lowered is None:
             self.lowered = fields.searchable(self.lines)
-        return fields.value_of(self.lines, self.lowered, name)
+        return fields.values_of(self.lines, self.lowered, name)
 
 
 class RequestParser:
@@ -157,7 +162,9 @@ class RequestParser:
             if match is not None and data.startswith(self._block, match.end()):
                 method, target, minor = match.groups()
                 size = match.end() + len(self._block)
-                if (minor == b"1") == last.minor and match.end() <= self._limits.max_request_line:
+                limits = self._limits
+                fits = match.end() - 2 <= limits.max_request_line and size <= limits.max_header_bytes
+                if (minor == b"1") == last.minor and fits:
                     name = METHOD_NAMES.get(method) or _rare_method(method)
                     return RequestHead(name, target, last.minor, size, last)
         head = parse_request(data, self._limits)
@@ -300,7 +307,7 @@ def explain_request(data: bytes, checked: int, limits: HeadLimits) -> int:
         else:
             _explain_field_line(line)
         checked = line_end + 1
-    if checked == 0 and len(data) > limits.max_request_line:
+    if checked == 0 and len(data) > limits.max_request_line + 1:  # its CR may be here already
         raise _line_too_long(limits)
     if len(data) > limits.max_header_bytes:
         raise _too_large(limits)
@@ -310,7 +317,7 @@ def explain_request(data: bytes, checked: int, limits: HeadLimits) -> int:
 
 
 def _explain_request_line(line: bytes, limits: HeadLimits) -> None:
-    if len(line) > limits.max_request_line:
+    if len(line) - 2 > limits.max_request_line:
         raise _line_too_long(limits)
     if not line.endswith(b"\r\n"):
         raise BadRequest("a line ends with a bare LF", reason="bare_lf")
@@ -416,7 +423,9 @@ def _apply_response_connection(
     named = options - _LISTED_ANYWAY
     if named:
         block = fields.without(block, named)
-        spans = fields.scan(block, fields.searchable(block), _FIND_RESPONSE_FIELDS, _RESPONSE_KEEPS)[1]
+        lowered = fields.searchable(block)
+        spans = fields.scan(block, lowered, _FIND_RESPONSE_FIELDS, _RESPONSE_KEEPS)[1]
+        head.has_date = b"\ndate:" in lowered
     return block, spans
 
 

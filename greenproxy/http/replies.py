@@ -13,11 +13,16 @@ from html import escape
 from http import HTTPStatus
 
 from greenproxy.http import fields
-from greenproxy.http.grammar import FIELD_LINE
+from greenproxy.http.grammar import FIELD_LINE, FIELD_TEXT, TOKEN
 from greenproxy.http.head import ResponseHead
 
 _FIELD_LINE = re.compile(FIELD_LINE)
-_HOP_BY_HOP = fields.finder((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade"))
+_NAME = re.compile(rb"(?:" + TOKEN + rb")+")
+_REASON = re.compile(rb"(?:" + FIELD_TEXT + rb")*")
+# The listener writes framing itself.
+_NOT_OURS = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
 
 _HINTS = {
     400: "The request could not be understood.",
@@ -57,17 +62,17 @@ def make_head(status: int, headers: Sequence[tuple[str, str]], reason: str | Non
     lines = []
     for name, value in headers:
         line = f"{name}: {value}\r\n".encode("latin-1")
-        if _FIELD_LINE.fullmatch(line) is None:
+        if _NAME.fullmatch(name.encode("latin-1")) is None or _FIELD_LINE.fullmatch(line) is None:
             raise ValueError(f"response header {name!r} has bytes that no header may have")
         lines.append(line)
-    block = b"".join(lines)
-    lowered = fields.searchable(block)
-    _, spans = fields.scan(block, lowered, _HOP_BY_HOP)
-    head = ResponseHead(status, (phrase_of(status) if reason is None else reason).encode("latin-1"), block)
-    if spans:
-        head.lines = fields.cut(block, spans)
+    phrase = (phrase_of(status) if reason is None else reason).encode("latin-1")
+    if _REASON.fullmatch(phrase) is None:
+        raise ValueError("the reason phrase has bytes that no reason may have")
+    head = ResponseHead(status, phrase, fields.without(b"".join(lines), _NOT_OURS))
     length = head.header(b"content-length")
     if length is not None:
+        if not length.isdigit():
+            raise ValueError(f"Content-Length {length!r} is not one decimal number")
         head.content_length = int(length)
         head.length_in_lines = True
     head.has_date = head.header(b"date") is not None

@@ -51,7 +51,9 @@ def parse_target(target: bytes, method: str) -> Target:
         return Target(b"*", b"", "*")
     authority = None
     if not target.startswith(b"/"):
-        authority, target = _split_absolute(target)
+        authority, target = _split_absolute(target, method)
+        if target == b"*":
+            return Target(b"*", b"", "*", authority)
     if b"#" in target:
         raise BadRequest("a request target has no fragment", reason="target_fragment")
     raw_path, mark, query = target.partition(b"?")
@@ -59,14 +61,17 @@ def parse_target(target: bytes, method: str) -> Target:
     return Target(raw_path, mark + query, decoded_path, authority)
 
 
-def _split_absolute(target: bytes) -> tuple[bytes, bytes]:
+def _split_absolute(target: bytes, method: str) -> tuple[bytes, bytes]:
+    """Return authority and origin form of an absolute target."""
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise BadRequest("the request target is neither a path nor an http(s) URL", reason="target_invalid")
-    authority, rest = match.group(1), match.group(2) or b"/"
+    authority, rest = match.group(1), match.group(2) or b""
+    if not rest and method == "OPTIONS":
+        rest = b"*"  # RFC 9112 3.2.4: the last proxy on the way sends the asterisk
     if HOST.fullmatch(authority) is None:
         raise BadRequest("the request target has no valid host", reason="target_invalid")
-    return authority, rest if rest.startswith(b"/") else b"/" + rest
+    return authority, rest if rest.startswith((b"/", b"*")) else b"/" + rest
 
 
 def _normalise(raw_path: bytes) -> tuple[bytes, str]:

@@ -109,6 +109,11 @@ class Server(WSGIServer):
         """Open connections, idle ones included."""
         return len(self._handlers)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return sum(not handler.idle for handler in self._handlers)
+
     def peer_of(self, address: Any) -> Peer:
         """Describe the other end of a new connection."""
         if isinstance(address, tuple):

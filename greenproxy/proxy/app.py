@@ -167,15 +167,9 @@ class ProxyApp:
 def _request_bytes(exchange: Exchange, payload: RequestPayload, server: ServerView) -> bytes:
     """Write the request as the server will see it, with the body if that is here and small."""
     lines = exchange.lines
-    authority = exchange.authority
-    if authority is exchange.head.host and authority:
-        pass  # Host stands among the lines, as it came
-    elif not authority:
+    if not exchange.head.host and fields.value_of(lines, fields.searchable(lines), b"host") is None:
         # RFC 9112 3.2: an HTTP/1.0 client may name no host; a server needs one
         lines = b"Host: %b\r\n%b" % (_host_of(server.address), lines)
-    else:
-        # RFC 9112 3.2.2: an absolute target overrules Host
-        lines = b"Host: %b\r\n%b" % (authority, fields.without(lines, (b"host",)))
     target = exchange.target
     head = b"%b %b%b HTTP/1.1\r\n%b%b%b\r\n" % (
         exchange.method.encode(),

@@ -12,15 +12,25 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from gevent.event import Event
 
-from greenproxy.errors import GreenproxyError
+from greenproxy.errors import GreenproxyError, SpoolFailed
 from greenproxy.http.exchange import RequestBody
 
 MAX_ON_DISK = 1024 * 1024 * 1024  # of one answer; then the server waits for the client after all (nginx: the same)
 BLOCK = 64 * 1024
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Tell trouble with the disk from trouble with a connection: both are OSErrors."""
+    try:
+        yield
+    except OSError as exc:
+        raise SpoolFailed(f"a body cannot be kept in {tempfile.gettempdir()}: {exc.strerror}") from exc
 
 
 class SpooledBody:
@@ -42,13 +52,14 @@ class SpooledBody:
 
     def _add(self, piece: bytes, memory: int) -> None:
         self.length += len(piece)
-        if self._file is None and self.length > memory:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
-            self._file.write(self._memory)
-            self._memory = bytearray()
-        if self._file is None:
+        if self._file is None and self.length <= memory:
             self._memory += piece
-        else:
+            return
+        with _on_disk():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+                self._file.write(self._memory)
+                self._memory = bytearray()
             self._file.write(piece)
 
     def whole(self) -> bytes | None:
@@ -60,7 +71,8 @@ class SpooledBody:
         if self._file is None:
             yield bytes(self._memory)
             return
-        self._file.seek(0)
+        with _on_disk():
+            self._file.seek(0)
         while block := self._file.read(BLOCK):
             yield block
 
@@ -100,10 +112,12 @@ class Buffer:
         self._changed.set()
 
     def _spill(self, piece: bytes) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
-        self._file.seek(self._disk_written)
-        self._file.write(piece)
+        with _on_disk():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+            self._file.seek(self._disk_written)
+            self._file.write(piece)
+            self._file.flush()  # a full disk must show here, where somebody can be told
         self._disk_written += len(piece)
 
     def end(self, error: GreenproxyError | None = None) -> None:
@@ -129,8 +143,9 @@ class Buffer:
             self._changed.wait()
 
     def _read_disk(self, file: IO[bytes]) -> bytes:
-        file.seek(self._disk_read)
-        piece = file.read(BLOCK)
+        with _on_disk():
+            file.seek(self._disk_read)
+            piece = file.read(BLOCK)
         self._disk_read += len(piece)
         if self._disk_read == self._disk_written:
             file.truncate(0)

@@ -19,7 +19,7 @@ import gevent
 import orjson
 
 from greenproxy.http.exchange import Exchange
-from greenproxy.telemetry.fields import MAX_TEXT, access_record, shortened
+from greenproxy.telemetry.fields import LONG_RECORD, access_record, shortened
 from greenproxy.telemetry.sink import PIPE_BUF, Sink, open_sink
 
 FLUSH_S = 0.1
@@ -35,6 +35,7 @@ class AccessLog:
     def __init__(self, target: str | None) -> None:
         self.target = target
         self.dropped = 0
+        self._failing = False
         self._finished: list[tuple[Exchange, float, float]] = []  # with wall clock and monotonic time
         self._lines: list[bytes] = []
         self._sink: Sink | None = None
@@ -57,7 +58,7 @@ class AccessLog:
         for exchange, wall, now in self._finished:
             record = access_record(exchange, self._text_of(wall), now)
             line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-            if len(line) > MAX_TEXT:
+            if len(line) > LONG_RECORD:
                 line = orjson.dumps(shortened(record), option=orjson.OPT_APPEND_NEWLINE)
             self._lines.append(line)
         self._finished.clear()
@@ -88,9 +89,12 @@ class AccessLog:
                     self.dropped += end - written  # a full disk; which of them went is not worth a search
                 written = end
         except BlockingIOError:
-            pass  # the reader is slow: it gets the rest later
+            # the reader is slow: it gets the rest later
+            self._failing = False
         except OSError as exc:
-            _log.error(f"access log {self.target}: {exc.strerror}", extra={"event": "access_log_failed"})
+            if not self._failing:  # said once, not ten times a second
+                _log.error(f"access log {self.target}: {exc.strerror}", extra={"event": "access_log_failed"})
+            self._failing = True
             self.dropped += len(lines) - written
             written = len(lines)
         del lines[:written]

@@ -22,7 +22,10 @@ from typing import Any
 
 from greenproxy.http.exchange import Exchange
 
-MAX_TEXT = 1024  # of one field: a record must fit one atomic write to a pipe (telemetry/sink.py)
+# A record must fit one atomic write to a pipe (telemetry/sink.py, 4096 bytes). One over LONG_RECORD has its
+# texts cut to MAX_TEXT characters: the three that a client can make long then are 3 kB, escaped.
+LONG_RECORD = 1500
+MAX_TEXT = 512
 
 
 def access_record(exchange: Exchange, time: str, now: float) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class Worker:
 
     def _beat(self) -> None:
         self._set(shm.P_HEARTBEAT_NS, time.monotonic_ns())
+        self._set(shm.P_IN_FLIGHT, sum(server.in_flight for server in self._servers))
         self._set(shm.P_LOG_DROPS, self._access_log.dropped)
 
     def _serve(self, slot: int) -> None:

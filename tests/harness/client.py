@@ -153,7 +153,11 @@ def connect(address: Address, deadline_s: float = DEADLINE_S) -> socket.socket:
     if isinstance(address, str):
         unix = socket.socket(socket.AF_UNIX)
         unix.settimeout(deadline_s)
-        unix.connect(address)
+        try:
+            unix.connect(address)
+        except BaseException:
+            unix.close()
+            raise
         return unix
     tcp = socket.create_connection(address, timeout=deadline_s)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

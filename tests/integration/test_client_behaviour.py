@@ -541,3 +541,13 @@ def test_every_connection_framing_survives_pipelining_after_an_upload(quick: Pro
         client.send(upload + upload + last)
         responses = split_responses(client.rest())
     assert [response.get("x-origin-request") for response in responses] == [b"POST /m", b"POST /m", b"GET /m"]
+
+
+@pytest.mark.parametrize("raw", [b"GET /m HTTP/1.0\r\n\r\n", b"GET http://abs.example/m HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_host_that_the_route_sets_is_the_only_one(start: Start, raw: bytes) -> None:
+    routes = [{"upstream": "origin", "headers": {"request": {"set": {"Host": "inner.example"}}}}]
+    with RecordingOrigin() as origin, start(origin, routes=routes) as proxy, proxy.client() as client:
+        client.send(raw)
+        client.response()
+        (request,) = origin.requests
+        assert request.all("host") == [b"inner.example"]

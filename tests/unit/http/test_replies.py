@@ -120,3 +120,23 @@ def test_page_is_sent_to_the_byte() -> None:
     assert (head.status, body) == (503, b"{}\xff\n")
     assert head.header(b"content-type") == b"application/json"
     assert (head.content_length, head.header(b"cache-control")) == (4, b"no-store")
+
+
+@pytest.mark.parametrize("length", ["+5", "1_0", "-5", ""])
+def test_length_that_is_no_plain_number_is_refused(length: str) -> None:
+    with pytest.raises(ValueError, match="Content-Length"):
+        make_head(200, [("Content-Length", length)])
+
+
+def test_reason_cannot_split_the_answer() -> None:
+    with pytest.raises(ValueError, match="reason"):
+        head_from_wsgi("200 OK\r\nX-Evil: 1", [])
+
+
+def test_framing_of_an_application_is_dropped() -> None:
+    assert make_head(200, [("Transfer-Encoding", "chunked"), ("Connection", "close")]).lines == b""
+
+
+def test_name_with_a_colon_is_refused() -> None:
+    with pytest.raises(ValueError, match="X-A:"):
+        make_head(200, [("X-A:", "b")])

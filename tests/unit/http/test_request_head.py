@@ -471,3 +471,15 @@ def test_checked_is_the_start_of_the_unfinished_line(data: bytes) -> None:
         except BadRequest:
             return
         assert checked == data[:end].rfind(b"\n") + 1
+
+
+def test_request_line_at_the_limit_passes_byte_by_byte() -> None:
+    data = request(first=f"GET /{'a' * (LIMITS.max_request_line - 14)} HTTP/1.1")
+    assert verdict(*bytewise(data)) == facts(parsed(data))
+
+
+def test_remembered_header_does_not_lift_the_limit() -> None:
+    parser = RequestParser(HeadLimits(600, 100, 500))
+    parser.parse(request("X: " + "a" * 300))
+    with pytest.raises(BadRequest):
+        parser.parse(request("X: " + "a" * 300, first=f"GET /{'a' * 450} HTTP/1.1"))

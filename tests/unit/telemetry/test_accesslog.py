@@ -290,3 +290,25 @@ def test_reopening_stdout_loses_nothing() -> None:
     assert paths(read_all(reader)) == ["/1", "/2"]
     os.close(reader)
     os.close(writer)
+
+
+def test_record_fits_one_write_to_a_pipe(log: AccessLog, path: Path) -> None:
+    log.record(exchange_for(request(first="A" * 1100 + " /" + '"' * 1100 + " HTTP/1.1", host="a" * 1100)))
+    log.flush()
+    assert len(path.read_bytes()) <= PIPE_BUF
+
+
+def test_sink_that_stays_broken_is_reported_once(
+    log: AccessLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Sink, data: bytes) -> int:
+        raise OSError(32, "Broken pipe")
+
+    monkeypatch.setattr(Sink, "write", broken)
+    for _ in range(3):
+        log.record(exchange_for(request()))
+        log.flush()
+    assert [record.getMessage() for record in caplog.records if "Broken pipe" in record.getMessage()] == [
+        f"access log {log.target}: Broken pipe"
+    ]
+    assert log.dropped == 3
