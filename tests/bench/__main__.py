@@ -24,10 +24,14 @@ from pathlib import Path
 
 from tests.bench.contenders import Contender, Stage, StartError
 from tests.bench.load import LOADTEST_CLIENTS, LOADTEST_REQUESTS, Sample, idle_connection_bytes, run_loadtest, run_wrk
+from tests.bench.recovery import recovery_seconds
 from tests.bench.report import NODE, OURS, Numbers, judge, markdown
 from tests.bench.tools import HERE, find_tools
 
 RESULT = HERE / "results" / "latest.md"
+
+
+KILLS = 5
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,10 @@ def _measure(stage: Stage, plan: Plan) -> dict[str, Numbers]:
         for number in range(1, plan.rounds + 1):
             for each in contenders:
                 _load(stage, plan, each, numbers[each.name], f"round {number} of {plan.rounds}, {each.name}")
+        for each in contenders:
+            if each.name == OURS:
+                print(f"{OURS}: {KILLS} workers killed", file=sys.stderr)
+                numbers[OURS].recovery_s = recovery_seconds(each, stage.room(OURS) / "error.log", KILLS)
     return numbers
 
 

@@ -128,21 +128,22 @@ class Stage:
 
     def greenproxy(self, origin: Contender) -> Contender:
         """Start greenproxy with one worker."""
-        port, folder = free_port(), self._room("greenproxy")
+        port, folder = free_port(), self.room("greenproxy")
         config = folder / "bench.yaml"
         config.write_text(GREENPROXY_CONF.format(port=port, origin=origin.port, folder=folder), encoding="utf-8")
         return self._start("greenproxy", port, [sys.executable, "-m", "greenproxy", str(config)], self.proxy_core)
 
     def _nginx(self, name: str, conf: str, core: int, values: Mapping[str, object]) -> Contender:
-        port, folder = free_port(), self._room(name)
+        port, folder = free_port(), self.room(name)
         path = folder / "nginx.conf"
         path.write_text(conf.format(port=port, folder=folder, **values), encoding="utf-8")
         command = [str(self.tools.nginx), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(path)]
         return self._start(name, port, command, core)
 
-    def _room(self, name: str) -> Path:
+    def room(self, name: str) -> Path:
+        """Return the folder of a contender's files, making it if need be."""
         folder = self.folder / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         folder.chmod(0o777)  # nginx started by root writes as another user
         return folder
 

@@ -19,6 +19,7 @@ from tests.bench.load import Sample
 OURS, NGINX, NODE, ORIGIN = "greenproxy", "nginx", "Node http-proxy", "origin"
 ORDER = (ORIGIN, NGINX, NODE, OURS)
 IDLE_LIMIT_KB = 20.0
+RECOVERY_LIMIT_MS = 300
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Numbers:
     loadtest: list[Sample] = field(default_factory=list)  # mean latency, ms
     idle_bytes: float | None = None  # resident memory of an idle keep-alive connection
     startup_s: float | None = None
+    recovery_s: list[float] = field(default_factory=list)  # a killed worker: until the next answer
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def judge(numbers: Mapping[str, Numbers]) -> list[Verdict]:
         _no_errors("loadtest: 0 errors", ours.loadtest),
         _at_most("loadtest: mean latency no higher than Node's", ours.loadtest, node.loadtest),
         _idle(ours.idle_bytes),
+        _recovery(ours.recovery_s),
     ]
 
 
@@ -115,6 +118,14 @@ def _idle(found: float | None) -> Verdict:
     if found is None:
         return Verdict(target, "not measured", False)
     return Verdict(target, f"{found / 1024:.1f} KB", found <= IDLE_LIMIT_KB * 1024)
+
+
+def _recovery(found: Sequence[float]) -> Verdict:
+    target = f"SIGKILLed worker: a new one serves within {RECOVERY_LIMIT_MS} ms"
+    if not found:
+        return Verdict(target, "not measured", False)
+    worst = max(found) * 1000
+    return Verdict(target, f"worst of {len(found)}: {worst:.0f} ms", worst <= RECOVERY_LIMIT_MS)
 
 
 def _title(name: str) -> str:

@@ -237,14 +237,13 @@ def test_killed_worker_is_replaced_at_once_and_only_its_own_requests_fail(
         assert sorted(worker["slot"] for worker in statuses["workers"] if worker["state"] == "ready") == [0, 1]
 
 
-def test_spare_serves_within_300_ms_of_a_kill(origin: RecordingOrigin, tmp_path: Path) -> None:
-    with running_proxy(config_for(origin.address), tmp_path) as proxy:
-        proxy.wait_log("spare_ready")
+def test_a_booted_spare_takes_the_place_of_a_killed_worker(origin: RecordingOrigin, tmp_path: Path) -> None:
+    with running_proxy(config_for(origin.address), tmp_path) as proxy:  # make bench says how fast
+        spare = proxy.wait_log("spare_ready")["child"]
         [worker] = proxy.worker_pids()
-        killed = time.monotonic()
         os.kill(worker, SIGKILL)
         assert proxy.get("/").status == 200
-        assert time.monotonic() - killed < 0.3
+        assert proxy.worker_pids() == [spare]
 
 
 def test_counters_of_a_dead_worker_are_kept_and_its_column_is_freed(origin: RecordingOrigin, tmp_path: Path) -> None:
