@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from greenproxy.config import document
 from greenproxy.config.availability import unavailable
 from greenproxy.config.document import DocumentError, Node
-from greenproxy.config.problems import NO_VALUE, Places, validation_problems
+from greenproxy.config.problems import NEEDED, NO_VALUE, Places, validation_problems
 from greenproxy.config.references import references
 from greenproxy.config.schema import Config
 from greenproxy.config.variables import Variables
@@ -106,10 +106,14 @@ def _validated(root: Node, file: str, problems: list[Problem]) -> Config | None:
 
 
 def _config_error(problems: list[Problem]) -> ConfigError:
-    """Bring problems into file order, one a place: what follows from a problem at the same place says nothing new."""
+    """Bring problems into file order, one a place: what follows from a problem at the same place says nothing new.
+
+    A key that is needed has the place of the mapping it is missing from, where other keys begin, too.
+    """
     first: dict[tuple[int, int, str], Problem] = {}
     for problem in problems:
-        first.setdefault((problem.line, problem.column, problem.path if not problem.line else ""), problem)
+        placed = problem.line and problem.message != NEEDED
+        first.setdefault((problem.line, problem.column, "" if placed else problem.path), problem)
     ordered = sorted(first.values(), key=lambda problem: (problem.line, problem.column))
     if len(ordered) > _MAX_PROBLEMS:
         rest = len(ordered) - _MAX_PROBLEMS

@@ -26,10 +26,11 @@ _SECRET_PATH = "admin"  # `admin: TOKEN` is an easy mistake; what stands below a
 _SHOWN = 60
 _SIMPLE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 
+NEEDED = "is needed"
 NO_VALUE = "needs a value; leave the key out for its default"
 
 _WORDING = {
-    "missing": "is needed",
+    "missing": NEEDED,
     "extra_forbidden": "unknown key",
     "model_type": "must be a mapping of keys",
     "dict_type": "must be a mapping of keys",

@@ -398,3 +398,13 @@ def test_any_tree_of_known_words_gives_a_config_or_placed_problems(tree: dict[st
 def test_configuration_imports_nothing_of_a_worker() -> None:
     code = "import sys, greenproxy.config.load; print(sorted({'gevent', 'urllib3', 'werkzeug'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_misspelt_first_key_is_named_beside_the_key_it_leaves_missing() -> None:
+    text = "listners: []\nroutes: [{respond: {status: 200}}]\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "a.yaml", {})
+    assert [str(problem) for problem in caught.value.problems] == [
+        "a.yaml:1:1: listeners: is needed",
+        "a.yaml:1:1: listners: unknown key (did you mean 'listeners'?)",
+    ]
