@@ -75,6 +75,7 @@ class Handler(WSGIHandler):
         self._head: ResponseHead | None = None  # of the answer, before it is sent
         self._head_sent = False
         self._chunked = False
+        self._promised = 0  # bytes of an answer that comes in pieces, where its head says
 
     def handle(self) -> None:
         """Serve requests until either side closes."""
@@ -272,6 +273,8 @@ class Handler(WSGIHandler):
             self._send_whole(exchange, self._require_head(), b"")
         elif self._chunked:
             self._send(LAST_CHUNK)
+        elif exchange.bytes_out < self._promised:
+            raise RuntimeError(f"an answer of {exchange.bytes_out} bytes that says it has {self._promised}")
 
     def _require_head(self) -> ResponseHead:
         if self._head is None:
@@ -283,7 +286,12 @@ class Handler(WSGIHandler):
         if exchange.method == "HEAD" or head.status in _BODILESS:
             self._send_bodiless(exchange, head, len(body))
             return
-        framing = b"" if head.length_in_lines else b"Content-Length: %d\r\n" % len(body)
+        if not head.length_in_lines:
+            framing = b"Content-Length: %d\r\n" % len(body)
+        elif head.content_length == len(body):
+            framing = b""
+        else:
+            raise RuntimeError(f"an answer of {len(body)} bytes that says it has {head.content_length}")
         data = self._head_bytes(exchange, head, framing) + body
         self.stream.send(data, self.deadline, self.server.send_timeout, _SEND_SLOW)
         exchange.bytes_out = len(body)
@@ -308,6 +316,8 @@ class Handler(WSGIHandler):
         elif exchange.method == "HEAD" or exchange.status in _BODILESS:
             return
         exchange.bytes_out += len(piece)
+        if exchange.bytes_out > self._promised > 0:
+            raise RuntimeError(f"an answer of more than the {self._promised} bytes that it says it has")
         if self._chunked:
             self._send(start + encode_chunk(piece))
         elif start:
@@ -318,7 +328,11 @@ class Handler(WSGIHandler):
     def _framing(self, exchange: Exchange, head: ResponseHead) -> bytes:
         """RFC 9112 6.3: chunked for HTTP/1.1 when the length is unknown, the end of the connection for HTTP/1.0."""
         self._chunked = False
-        if head.length_in_lines or exchange.method == "HEAD" or head.status in _BODILESS:
+        self._promised = 0
+        if exchange.method == "HEAD" or head.status in _BODILESS:
+            return b""
+        if head.length_in_lines:
+            self._promised = head.content_length or 0
             return b""
         if exchange.head.minor == 0:
             exchange.close = True
