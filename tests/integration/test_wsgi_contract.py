@@ -93,7 +93,8 @@ def test_answer_longer_than_it_says_is_cut_and_ends_the_connection() -> None:
 
 
 def test_whole_answer_that_is_not_as_long_as_it_says_becomes_a_500() -> None:
-    assert ask(giving(b"01234", headers=TEN, whole=True)).startswith(b"HTTP/1.1 500 ")
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert ask(giving(b"01234", headers=TEN, whole=True), last).startswith(b"HTTP/1.1 500 ")
 
 
 @pytest.mark.parametrize("whole", [True, False])
