@@ -72,6 +72,7 @@ class _Defaults:
     upstream_seconds = 0.0
     request_id = b""
     forwarding_lines = b""  # what chain/entry.py adds to the client's lines
+    flush_head = False  # the answer's head is to go out before the first byte of its body
     reason = ""  # why, when we answered ourselves or the exchange ended early
     detail = ""  # the same for a person; for the error log
 

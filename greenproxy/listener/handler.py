@@ -266,6 +266,8 @@ class Handler(WSGIHandler):
         self._send_piece(exchange, data)
 
     def _answer(self, exchange: Exchange, result: Iterable[bytes]) -> None:
+        if exchange.flush_head and not self._head_sent:
+            self._send(self._start_pieces(exchange))
         for piece in result:
             if piece:
                 self._send_piece(exchange, piece)
@@ -305,15 +307,10 @@ class Handler(WSGIHandler):
 
     def _send_piece(self, exchange: Exchange, piece: bytes) -> None:
         """Send one piece of a body that comes in pieces, the head before the first."""
-        start = b""
-        if not self._head_sent:
-            head = self._require_head()
-            framing = self._framing(exchange, head)
-            start = self._head_bytes(exchange, head, framing)
-            if exchange.method == "HEAD" or head.status in _BODILESS:
+        start = b"" if self._head_sent else self._start_pieces(exchange)
+        if exchange.method == "HEAD" or exchange.status in _BODILESS:
+            if start:
                 self._send(start)
-                return
-        elif exchange.method == "HEAD" or exchange.status in _BODILESS:
             return
         exchange.bytes_out += len(piece)
         if exchange.bytes_out > self._promised > 0:
@@ -324,6 +321,11 @@ class Handler(WSGIHandler):
             self._send(start + piece)
         else:
             self._send(piece)
+
+    def _start_pieces(self, exchange: Exchange) -> bytes:
+        """Return the head of an answer whose body comes in pieces."""
+        head = self._require_head()
+        return self._head_bytes(exchange, head, self._framing(exchange, head))
 
     def _framing(self, exchange: Exchange, head: ResponseHead) -> bytes:
         """RFC 9112 6.3: chunked for HTTP/1.1 when the length is unknown, the end of the connection for HTTP/1.0."""

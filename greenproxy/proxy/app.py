@@ -89,6 +89,8 @@ class ProxyApp:
             flight = Flight(self.members[server.row], exchange, now)
             try:
                 answer = self._attempt(flight, payload, request)
+                if flight.upload is None and not answer.begun:
+                    exchange.flush_head = not answer.await_body(exchange.deadline)
                 if answer.head.status not in self._retried_statuses or not self._retry_status(flight, answer, payload):
                     if self._balancer.avoiding:
                         self._balancer.note_success(server.row)
@@ -129,6 +131,7 @@ class ProxyApp:
         conn = flight.conn = pool.take()
         while True:
             if not conn.used:
+                exchange.deadline.clear()  # connecting has a time of its own
                 conn.open()
             try:
                 if payload.whole is None:

@@ -11,6 +11,7 @@ Invariant:  a connection goes back to its pool only when its answer was read to 
 
 from __future__ import annotations
 
+import ipaddress
 import queue
 import socket
 import time
@@ -26,6 +27,7 @@ from greenproxy.config.address import Address
 from greenproxy.errors import (
     ConnectFailed,
     ConnectTimeout,
+    GreenproxyError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamReset,
@@ -38,10 +40,19 @@ from greenproxy.net.stream import NothingSent, Stream
 
 MAX_HEAD_BYTES = 256 * 1024  # of an answer; applications set large cookies and policies
 MAX_INTERIM = 16  # 1xx answers before the final one; more is an attack or a loop
+# A head without its body waits so long for it: then both go out together, or a server that dies in
+# between costs no GET. A deadline is late by up to net/deadline.py TICK_S.
+FIRST_BODY_S = 0.02
 SWEEP_S = 1.0  # how often idle connections are looked through
+
+
+class _NotYet(GreenproxyError):
+    """The first byte of a body takes its time; never leaves this file."""
+
 
 NOT_ANSWERED = UpstreamTimeout("the server did not answer in time")
 _NOT_READ = UpstreamTimeout("the server does not read the request")
+_NOT_YET = _NotYet()
 _STALLED = UpstreamTimeout("the server stopped in the middle of its answer")
 
 Interim = Callable[[int, bytes], None]
@@ -80,7 +91,8 @@ class Connection(HTTPConnection):
     used = False
     idle_since = 0.0
     buffer = b""  # bytes received and not yet used
-    unix_path: str | None = None
+    # where to, when no name must be looked up first: family and address as the socket wants them
+    endpoint: tuple[int, Any] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -88,12 +100,16 @@ class Connection(HTTPConnection):
         return True
 
     def _new_conn(self) -> socket.socket:
-        if self.unix_path is None:
+        if self.endpoint is None:
             return super()._new_conn()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # getaddrinfo runs in a thread, also for what is an address already: 300 of 430 µs of a connect
+        family, address = self.endpoint
+        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.settimeout(self.timeout)
-            sock.connect(self.unix_path)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(address)
         except BaseException:
             sock.close()
             raise
@@ -135,7 +151,7 @@ class ServerPool(HTTPConnectionPool):
         stack: Any = self.pool
         self.idle: list[Connection] = stack.items  # oldest first; at hand without urllib3's four calls
         self._max_idle = max_idle
-        self._unix_path = address.path
+        self._endpoint = _endpoint(address)
         self._idle_timeout = idle_timeout
         self._sweeper = gevent.get_hub().loop.timer(SWEEP_S, SWEEP_S, ref=False)
         self._sweeper.start(self._close_idle)
@@ -157,7 +173,7 @@ class ServerPool(HTTPConnectionPool):
     def fresh(self) -> Connection:
         """Return a new, not yet connected connection."""
         conn: Connection = self._new_conn()  # type: ignore[assignment]
-        conn.unix_path = self._unix_path or None
+        conn.endpoint = self._endpoint
         return conn
 
     def give_back(self, conn: Connection) -> None:
@@ -178,6 +194,17 @@ class ServerPool(HTTPConnectionPool):
         for conn in idle[:expired]:
             conn.close()
         del idle[:expired]
+
+
+def _endpoint(address: Address) -> tuple[int, Any] | None:
+    """Return family and socket address of a server, None for one whose name must be looked up."""
+    if address.kind == "unix":
+        return socket.AF_UNIX, address.path
+    try:
+        version = ipaddress.ip_address(address.host).version
+    except ValueError:
+        return None
+    return (socket.AF_INET6 if version == 6 else socket.AF_INET), (address.host, address.port)
 
 
 class Answer:
@@ -213,6 +240,36 @@ class Answer:
         self.complete = True
         return body
 
+    @property
+    def begun(self) -> bool:
+        """Is there nothing to wait for, or has a byte of the body come with the head?"""
+        return self.complete or bool(self._conn.buffer)
+
+    def await_body(self, deadline: Deadline) -> bool:
+        """Wait a moment for the first byte of the body; False when it takes its time, as a stream of events may.
+
+        Raises UpstreamReset when the server is gone: nothing has been passed on, so it may be tried again.
+        """
+        conn = self._conn
+        deadline.set(FIRST_BODY_S, _NOT_YET)
+        try:
+            conn.buffer = conn.stream.receive()
+        except _NotYet:
+            return False
+        except OSError as exc:
+            raise UpstreamReset(f"the connection broke before the body of an answer: {_cause(exc)}") from exc
+        finally:
+            deadline.clear()
+        if not conn.buffer and not self._ends_with_connection:
+            raise UpstreamReset("the server closed before the body of its answer")
+        if not conn.buffer:
+            self.complete = True
+        return True
+
+    @property
+    def _ends_with_connection(self) -> bool:
+        return self._decoder is None and self._left is None
+
     def read_some(self, deadline: Deadline) -> bytes:
         """Return the next bytes of the body, b"" at its end.
 
@@ -247,7 +304,7 @@ class Answer:
         return data
 
     def _ended(self) -> bytes:
-        if self._decoder is None and self._left is None:
+        if self._ends_with_connection:
             self.complete = True
             return b""
         raise UpstreamError("the server closed in the middle of its answer", reason="upstream_cut")

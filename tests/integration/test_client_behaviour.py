@@ -551,3 +551,36 @@ def test_host_that_the_route_sets_is_the_only_one(start: Start, raw: bytes) -> N
         client.response()
         (request,) = origin.requests
         assert request.all("host") == [b"inner.example"]
+
+
+HEAD_ALONE = OK + b"Content-Length: 5\r\n\r\n"
+
+
+def test_get_whose_server_dies_between_head_and_body_is_retried(start: Start) -> None:
+    with ScriptedOrigin([answer(HEAD_ALONE, then="reset"), answer(reply(b"whole"))]) as origin, start(origin) as proxy:
+        response = proxy.get("/m")
+        assert (response.status, response.body) == (200, b"whole")
+        assert proxy.wait_access(lambda record: record["path"] == "/m")["attempts"] == 2
+
+
+def test_post_whose_server_dies_between_head_and_body_is_not_retried(start: Start) -> None:
+    post = b"POST /m HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi"
+    with ScriptedOrigin([answer(HEAD_ALONE, then="reset"), answer(reply(b"whole"))]) as origin, start(origin) as proxy:
+        with proxy.client() as client:
+            assert client.request(post).status == 502
+        assert len(origin.requests) == 1
+
+
+def test_head_of_a_slow_stream_does_not_wait_for_its_first_event(start: Start) -> None:
+    may_send = threading.Event()
+    stream = answer(OK + b"Transfer-Encoding: chunked\r\n\r\n", lambda: may_send.wait(20), chunked(b"event"))
+    with ScriptedOrigin([stream]) as origin, start(origin) as proxy, proxy.client() as client:
+        client.send(GET)
+        received = client.read_some()  # a head goes out whole
+        assert received.startswith(OK)
+        assert received.endswith(b"\r\n\r\n")
+        may_send.set()
+        while b"event" not in received:
+            more = client.read_some()
+            assert more, "no event came"
+            received += more
