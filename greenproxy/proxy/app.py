@@ -62,10 +62,9 @@ class ProxyApp:
         answer = flight.answer
         assert answer is not None
         exchange.relay(answer.head)
-        whole = answer.whole() if flight.upload is None else None
-        if whole is not None:
+        if answer.whole is not None and flight.upload is None:
             flight.end()
-            return [whole]
+            return [answer.whole]
         if self._response_buffer:
             return BufferedBody(flight, payload, Buffer(self._response_buffer))
         return StreamedBody(flight, payload)
@@ -89,7 +88,7 @@ class ProxyApp:
             flight = Flight(self.members[server.row], exchange, now)
             try:
                 answer = self._attempt(flight, payload, request)
-                if flight.upload is None and not answer.begun:
+                if answer.whole is None and flight.upload is None and not answer.begun:
                     exchange.flush_head = not answer.await_body(exchange.deadline)
                 if answer.head.status not in self._retried_statuses or not self._retry_status(flight, answer, payload):
                     if self._balancer.avoiding:

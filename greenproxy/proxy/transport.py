@@ -35,7 +35,7 @@ from greenproxy.errors import (
 )
 from greenproxy.http.body import ChunkedDecoder
 from greenproxy.http.exchange import Deadline
-from greenproxy.http.head import ResponseHead, explain_response, parse_response
+from greenproxy.http.head import ResponseHead, ResponseParser, explain_response, parse_response
 from greenproxy.net.stream import NothingSent, Stream
 
 MAX_HEAD_BYTES = 256 * 1024  # of an answer; applications set large cookies and policies
@@ -91,6 +91,7 @@ class Connection(HTTPConnection):
     used = False
     idle_since = 0.0
     buffer = b""  # bytes received and not yet used
+    heads: ResponseParser  # of the server
     # where to, when no name must be looked up first: family and address as the socket wants them
     endpoint: tuple[int, Any] | None = None
 
@@ -152,6 +153,7 @@ class ServerPool(HTTPConnectionPool):
         self.idle: list[Connection] = stack.items  # oldest first; at hand without urllib3's four calls
         self._max_idle = max_idle
         self._endpoint = _endpoint(address)
+        self._heads = ResponseParser()
         self._idle_timeout = idle_timeout
         self._sweeper = gevent.get_hub().loop.timer(SWEEP_S, SWEEP_S, ref=False)
         self._sweeper.start(self._close_idle)
@@ -174,6 +176,7 @@ class ServerPool(HTTPConnectionPool):
         """Return a new, not yet connected connection."""
         conn: Connection = self._new_conn()  # type: ignore[assignment]
         conn.endpoint = self._endpoint
+        conn.heads = self._heads
         return conn
 
     def give_back(self, conn: Connection) -> None:
@@ -210,40 +213,36 @@ def _endpoint(address: Address) -> tuple[int, Any] | None:
 class Answer:
     """One answer: its head, and its body as it comes."""
 
-    __slots__ = ("_conn", "_decoder", "_left", "_timeout", "complete", "head")
+    __slots__ = ("_conn", "_decoder", "_left", "_timeout", "complete", "head", "whole")
 
     def __init__(self, conn: Connection, head: ResponseHead, method: str, timeout: float) -> None:
         self._conn = conn
         self._timeout = timeout
         self.head = head
         self._decoder: ChunkedDecoder | None = None
-        self._left: int | None = head.content_length
+        self._left = left = head.content_length
         self.complete = False
+        self.whole: bytes | None = None  # the body, if all of it came with the head
         if method == "HEAD" or head.status in (204, 304):
             self.complete = True
+            self.whole = b""
         elif head.chunked:
             self._decoder = ChunkedDecoder(UpstreamProtocolError)
-        elif self._left is None:
+        elif left is None:
             head.reusable = False  # ends with the connection
-        elif self._left == 0:
-            self.complete = True
-
-    def whole(self) -> bytes | None:
-        """Return the body if all of it has arrived with the head, else None; never waits."""
-        if self.complete:
-            return b""
-        conn = self._conn
-        if self._left is None or len(conn.buffer) < self._left:
-            return None
-        body = conn.buffer[: self._left]
-        conn.buffer = conn.buffer[self._left :]
-        self.complete = True
-        return body
+        elif len(conn.buffer) >= left:
+            self._collect(left)
 
     @property
     def begun(self) -> bool:
         """Is there nothing to wait for, or has a byte of the body come with the head?"""
         return self.complete or bool(self._conn.buffer)
+
+    def _collect(self, length: int) -> None:
+        buffer = self._conn.buffer
+        self.whole = buffer[:length]
+        self._conn.buffer = buffer[length:]
+        self.complete = True
 
     def await_body(self, deadline: Deadline) -> bool:
         """Wait a moment for the first byte of the body; False when it takes its time, as a stream of events may.
@@ -264,6 +263,9 @@ class Answer:
             raise UpstreamReset("the server closed before the body of its answer")
         if not conn.buffer:
             self.complete = True
+            self.whole = b""
+        elif self._left is not None and len(conn.buffer) >= self._left:
+            self._collect(self._left)
         return True
 
     @property
@@ -275,6 +277,9 @@ class Answer:
 
         Raises UpstreamError when the server stops in the middle, UpstreamTimeout when it stalls.
         """
+        if self.whole:
+            body, self.whole = self.whole, None
+            return body
         conn = self._conn
         while not self.complete:
             data = conn.buffer
@@ -364,7 +369,7 @@ def read_answer(conn: Connection, method: str, timeout: float, interim: Interim)
         raise UpstreamReset(f"the connection broke before an answer: {_cause(exc)}") from exc
     if not data:
         raise UpstreamReset("the server closed the connection without an answer")
-    head, size = parse_response(data, MAX_HEAD_BYTES) or (None, 0)
+    head, size = conn.heads.parse(data, MAX_HEAD_BYTES) or (None, 0)
     if head is not None and head.status >= 200:
         conn.buffer = data[size:]
     else:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenproxy.errors import UpstreamProtocolError
-from greenproxy.http.head import MAX_RESPONSE_FIELDS, ResponseHead, explain_response, parse_response
+from greenproxy.http.head import MAX_RESPONSE_FIELDS, ResponseHead, ResponseParser, explain_response, parse_response
 
 MAX = 16_384
 
@@ -233,3 +233,38 @@ def test_checked_lines_are_never_looked_at_again(rest: bytes) -> None:
             return error.detail
 
     assert second_look(b"\n" * checked) == second_look(before)
+
+
+def head_of(length: int, *lines: str) -> bytes:
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, f"Content-Length: {length}", "\r\n"]).encode()
+
+
+def test_parser_that_remembers_gives_what_one_that_does_not_gives() -> None:
+    parser = ResponseParser()
+    heads = [head_of(5, "X: a"), head_of(5, "X: a"), head_of(5, "X: b"), head_of(5, "X: a"), head_of(50, "X: a")] * 2
+    for data in [*heads, *(head_of(7, "Connection: X", "X: hop") for _ in range(3))]:
+        plain, remembered = parse_response(data + b"body", 65536), parser.parse(data + b"body", 65536)
+        assert plain is not None
+        assert remembered is not None
+        assert remembered[1] == plain[1]
+        for name in ResponseHead.__slots__:
+            assert getattr(remembered[0], name) == getattr(plain[0], name)
+
+
+def test_change_of_a_head_does_not_reach_the_next() -> None:
+    parser = ResponseParser()
+    for _ in range(4):
+        parsed = parser.parse(head_of(5, "X: a"), 65536)
+        assert parsed is not None
+        head = parsed[0]
+        assert head.lines == b"X: a\r\nContent-Length: 5\r\n"
+        assert head.reusable
+        head.lines += b"Set-Cookie: a=b\r\n"
+        head.reusable = False
+
+
+def test_part_of_a_remembered_head_is_incomplete() -> None:
+    parser = ResponseParser()
+    for _ in range(3):
+        parser.parse(head_of(5, "X: a"), 65536)
+    assert parser.parse(head_of(5, "X: a")[:-2], 65536) is None
