@@ -112,11 +112,12 @@ def _measure(stage: Stage, plan: Plan) -> dict[str, Numbers]:
 
 
 def _load(stage: Stage, plan: Plan, contender: Contender, numbers: Numbers, title: str) -> None:
-    def wrk(close: bool) -> Sample:
-        return run_wrk(stage, contender, plan.connections, plan.seconds, close=close)
+    def wrk(manner: str) -> Sample:
+        return _say(f"{title}, {manner}, req/s", run_wrk(stage, contender, plan.connections, plan.seconds, manner))
 
-    numbers.keep_alive.append(_say(f"{title}, keep-alive, req/s", wrk(close=False)))
-    numbers.close.append(_say(f"{title}, close, req/s", wrk(close=True)))
+    numbers.keep_alive.append(wrk("keep"))
+    numbers.varied.append(wrk("vary"))
+    numbers.close.append(wrk("close"))
     if stage.tools.node_modules:
         numbers.loadtest.append(_say(f"{title}, loadtest, ms", run_loadtest(stage, contender)))
 

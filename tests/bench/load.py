@@ -31,10 +31,10 @@ class Sample:
     errors: int
 
 
-def run_wrk(stage: Stage, contender: Contender, connections: int, seconds: int, *, close: bool) -> Sample:
-    """Load the contender with wrk, over kept connections or a new one for each request."""
+def run_wrk(stage: Stage, contender: Contender, connections: int, seconds: int, manner: str) -> Sample:
+    """Load the contender with wrk; `manner` is keep, vary or close, as browser.lua explains them."""
     command = [str(stage.tools.wrk), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "browser.lua")]
-    command += [contender.url, "--", "close" if close else "keep"]
+    command += [contender.url, "--", manner]
     return parse_wrk(_output(stage, command, seconds + 30))
 
 

@@ -31,6 +31,7 @@ class Numbers:
     loadtest: list[Sample] = field(default_factory=list)  # mean latency, ms
     idle_bytes: float | None = None  # resident memory of an idle keep-alive connection
     startup_s: float | None = None
+    varied: list[Sample] = field(default_factory=list)  # requests per second, no two heads alike
     recovery_s: list[float] = field(default_factory=list)  # a killed worker: until the next answer
 
 
@@ -64,6 +65,8 @@ def markdown(numbers: Mapping[str, Numbers], verdicts: Sequence[Verdict], settin
         _row("keep-alive, req/s", names, numbers, lambda each: _cell(each.keep_alive, "{:,.0f}")),
         _row("× nginx", names, numbers, lambda each: _ratio(each.keep_alive, numbers.get(NGINX, Numbers()).keep_alive)),
         _row("× Node", names, numbers, lambda each: _ratio(each.keep_alive, numbers.get(NODE, Numbers()).keep_alive)),
+        _row("keep-alive, heads all differ, req/s", names, numbers, lambda each: _cell(each.varied, "{:,.0f}")),
+        _row("× nginx", names, numbers, lambda each: _ratio(each.varied, numbers.get(NGINX, Numbers()).varied)),
         _row("Connection: close, req/s", names, numbers, lambda each: _cell(each.close, "{:,.0f}")),
         _row("× Node", names, numbers, lambda each: _ratio(each.close, numbers.get(NODE, Numbers()).close)),
         _row("loadtest, mean ms", names, numbers, lambda each: _cell(each.loadtest, "{:,.0f}")),

@@ -30,7 +30,7 @@ def numbers_that_meet_every_target() -> dict[str, Numbers]:
     return {
         NGINX: Numbers([Sample(40_000, 0)], [Sample(20_000, 0)], [Sample(50, 0)], 1000, 0.1),
         NODE: Numbers([Sample(6_000, 0)], [Sample(3_000, 0)], [Sample(120, 0)], 9000, 0.1),
-        OURS: Numbers([Sample(10_000, 0)], [Sample(3_000, 0)], [Sample(120, 0)], 20 * 1024, 0.4, [0.3]),
+        OURS: Numbers([Sample(10_000, 0)], [Sample(3_000, 0)], [Sample(120, 0)], 20 * 1024, 0.4, recovery_s=[0.3]),
     }
 
 
