@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # that the client gets to read the answer instead of a reset (RFC 9112 9.6).
 LINGER_S = 5.0
 LINGER_BYTES = 64 * 1024 * 1024
+# A client that has closed its side is taken for gone when its request is so old (nginx: at once).
+GONE_AFTER_S = 1.0
 # An unread body up to this size is read to its end to keep the connection.
 DRAIN_BYTES = 64 * 1024
 
@@ -206,10 +208,14 @@ class Handler(WSGIHandler):
         self._send(_CONTINUE)
 
     def _client_gone(self) -> GreenproxyError | None:
-        """Look for a client that closed while a server works for it; asked a few times a second."""
-        if self.stream.closed_by_peer():
-            return ClientClosed("the client closed before its answer was complete")
-        return None
+        """Look for a client that closed while a server works for it; asked a few times a second.
+
+        A client that has only ended its own sending looks the same; it gets the answer if that is quick.
+        """
+        exchange = self._exchange
+        if exchange is None or time.monotonic() - exchange.started < GONE_AFTER_S or not self.stream.closed_by_peer():
+            return None
+        return ClientClosed("the client closed before its answer was complete")
 
     def _run(self, exchange: Exchange) -> None:
         """Let the application answer, and see to it that an answer or a visible end goes out."""

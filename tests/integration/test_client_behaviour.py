@@ -584,3 +584,13 @@ def test_head_of_a_slow_stream_does_not_wait_for_its_first_event(start: Start) -
             more = client.read_some()
             assert more, "no event came"
             received += more
+
+
+def test_client_that_has_ended_its_sending_gets_its_answer(start: Start) -> None:
+    # 0.4 s: several looks for clients that are gone fall into it
+    slow = answer(lambda: time.sleep(0.4), reply(b"late"))
+    with ScriptedOrigin([slow]) as origin, start(origin) as proxy, proxy.client() as client:
+        client.send(GET)
+        client.finish_sending()
+        (response,) = client.responses()
+        assert (response.status, response.body) == (200, b"late")
